@@ -1,0 +1,3 @@
+"""Lexora: an LLM gateway that costs nothing while nobody asks."""
+
+__version__ = "0.1.0"

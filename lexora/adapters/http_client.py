@@ -1,0 +1,322 @@
+"""HTTP/1.1 to upstreams: pooled connections on asyncio.Protocol and httptools.
+
+Written here because the client decides how much a gateway costs: the measurements are in
+docs/decisions/0002-upstream-client.md. It does what forwarding needs and no more: POST and GET, TLS, keep-alive,
+back-pressure, and a fresh connection when a pooled one turns out to have been closed by the upstream.
+"""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from typing import NamedTuple
+
+import httptools
+
+from lexora.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+
+# Below the 5 s after which vLLM (uvicorn) and llama.cpp close an idle connection: most are dropped before they race.
+KEEP_IDLE_SECONDS = 4.0
+# A slow client stops its upstream after this much unread, and starts it again when it has been read.
+HIGH_WATER_BYTES = 256 * 1024
+MAX_BODY_BYTES = 256 * 1024 * 1024
+
+
+class Origin(NamedTuple):
+    """Where connections go: one pool each."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+class _Stale(Exception):
+    """A pooled connection was closed before it answered: the request may be sent again on a fresh one."""
+
+
+class Response:
+    """One response, from its head on. Read it to the end with `read` or `chunk`, or `close` it."""
+
+    def __init__(self, connection: "_Connection") -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self._connection = connection
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._complete = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._bulk = False
+
+    async def read(self) -> bytes:
+        """The whole body. Raises UpstreamBroken if it was cut."""
+        self._bulk = True
+        self._resume()
+        while not self._complete:
+            await self._wait()
+        return b"".join(self._pieces)
+
+    async def chunk(self) -> bytes:
+        """The next piece of the body, empty at its end. Raises UpstreamBroken, or UpstreamTimeout if it stalls."""
+        while not self._pieces:
+            if self._complete:
+                return b""
+            await self._wait()
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self._buffered = 0
+        self._resume()
+        return piece
+
+    def close(self) -> None:
+        """Gives the connection up unless the response is complete. Any number of times."""
+        if not self._complete:
+            self._connection.abort()
+
+    async def head(self) -> None:
+        """Waits for status and headers."""
+        while not self.status:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if not self._connection.closed:
+                self._connection.transport.resume_reading()
+
+    # Called by the connection.
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._buffered += len(piece)
+        if self._bulk:
+            if self._buffered > MAX_BODY_BYTES:
+                self.fail(UpstreamBroken("The upstream's answer is too large."))
+                self._connection.abort()
+                return
+        elif self._buffered > HIGH_WATER_BYTES and not self._paused:
+            self._paused = True
+            self._connection.transport.pause_reading()
+        self._wake()
+
+    def finish(self) -> None:
+        self._resume()
+        self._complete = True
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        if not self._complete and self._error is None:
+            self._error = error
+            self._wake()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; at most one response at a time."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, idle: "list[_Connection]") -> None:
+        self.loop = loop
+        self.closed = False
+        self.idle_since = 0.0
+        self._idle = idle
+        self._used = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._response: Response | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._silence: asyncio.TimerHandle | None = None
+        self._last_heard = 0.0
+
+    def send(self, data: bytes, idle_timeout: float | None) -> Response:
+        response = self._response = Response(self)
+        self._headers = response.headers
+        if idle_timeout is not None:
+            self._last_heard = self.loop.time()
+            self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
+        self.transport.write(data)
+        return response
+
+    def abort(self) -> None:
+        self.closed = True
+        self.transport.abort()
+
+    def _check_silence(self, limit: float) -> None:
+        left = self._last_heard + limit - self.loop.time()
+        if left > 0:
+            self._silence = self.loop.call_later(left, self._check_silence, limit)
+            return
+        if self._response is not None:
+            self._response.fail(UpstreamTimeout(f"The upstream has sent nothing for {limit:g} s."))
+        self.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # asyncio declares the base class
+
+    def data_received(self, data: bytes) -> None:
+        if self._silence is not None:
+            self._last_heard = self.loop.time()
+        if self._response is None:
+            self.abort()  # bytes that nobody asked for: the connection cannot be trusted
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if self._response is not None:
+                self._response.fail(UpstreamBroken("The upstream's answer is not valid HTTP."))
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._stop_silence()
+        response, self._response = self._response, None
+        if response is None:
+            if self in self._idle:
+                self._idle.remove(self)
+        elif not response.status:
+            response.fail(
+                _Stale() if self._used else UpstreamBroken("The upstream closed the connection without an answer.")
+            )
+        elif b"content-length" in self._headers or b"transfer-encoding" in self._headers:
+            response.fail(UpstreamBroken("The upstream closed the connection in the middle of its answer."))
+        else:
+            response.finish()  # a body without a length ends with its connection
+
+    # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        response = self._response
+        if response is None:
+            return
+        if status < 200:
+            self._headers.clear()  # an interim response (100, 103): the real one follows
+        else:
+            response.status = status
+            response._wake()
+
+    def on_body(self, body: bytes) -> None:
+        if self._response is not None:
+            self._response.feed(body)
+
+    def on_message_complete(self) -> None:
+        response = self._response
+        if response is None or not response.status:
+            return
+        self._response = None
+        self._stop_silence()
+        if self._parser.should_keep_alive() and not self.closed:
+            response.finish()
+            self._used = True
+            self.idle_since = self.loop.time()
+            self._idle.append(self)
+        else:
+            response.finish()
+            self.abort()
+
+    def _stop_silence(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+
+class HttpClient:
+    """Pools of connections, one per origin, used newest first. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[Origin, list[_Connection]] = defaultdict(list)
+        self._tls: ssl.SSLContext | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def send(
+        self, origin: Origin, data: bytes, *, connect_timeout: float, idle_timeout: float | None = None
+    ) -> Response:
+        """Sends one request (`data` is its head and body) and returns its response once the head has come.
+
+        Timeouts are seconds; `idle_timeout` is the longest silence. Raises UpstreamUnreachable if nothing was sent,
+        else UpstreamBroken or UpstreamTimeout.
+        """
+        connection = self._take(origin) or await self._connect(origin, connect_timeout)
+        try:
+            return await self._exchange(connection, data, idle_timeout)
+        except _Stale:
+            # Closed while idle, so the request was not worked on (RFC 9112, 9.3.1): once more, on a fresh connection.
+            connection = await self._connect(origin, connect_timeout)
+            return await self._exchange(connection, data, idle_timeout)
+
+    def close(self) -> None:
+        """Closes the idle connections; those in use close with their responses."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connections in self._idle.values():
+            for connection in list(connections):
+                connection.abort()
+            connections.clear()
+
+    @staticmethod
+    async def _exchange(connection: _Connection, data: bytes, idle_timeout: float | None) -> Response:
+        response = connection.send(data, idle_timeout)
+        try:
+            await response.head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _take(self, origin: Origin) -> _Connection | None:
+        connections = self._idle[origin]
+        while connections:
+            connection = connections.pop()
+            if not connection.closed and not connection.transport.is_closing():
+                return connection
+        return None
+
+    async def _connect(self, origin: Origin, timeout: float) -> _Connection:
+        loop = asyncio.get_running_loop()
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(1.0, self._sweep)
+        if origin.tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        where = f"{origin.host}:{origin.port}"
+        try:
+            async with asyncio.timeout(timeout):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop, self._idle[origin]),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls if origin.tls else None,
+                )
+        except TimeoutError:
+            raise UpstreamUnreachable(f"No connection to {where} within {timeout:g} s.") from None
+        except ssl.SSLError as error:
+            raise UpstreamUnreachable(f"No TLS connection to {where}: {error.reason}.") from None
+        except OSError as error:
+            raise UpstreamUnreachable(f"No connection to {where}: {error.strerror or error}.") from None
+        return connection
+
+    def _sweep(self) -> None:
+        """Every second: closes what has been idle for KEEP_IDLE_SECONDS. The oldest stand first."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - KEEP_IDLE_SECONDS
+        for connections in self._idle.values():
+            while connections and connections[0].idle_since < oldest:
+                connections.pop(0).abort()
+        self._sweeper = loop.call_later(1.0, self._sweep)

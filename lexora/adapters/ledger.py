@@ -1,0 +1,63 @@
+"""The ledger: takes records on the hot path, writes them in batches from a thread of its own."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from lexora.core.ports import RecordSink
+from lexora.core.record import Record
+
+FLUSH_SECONDS = 0.25
+# Beyond this, records that a broken sink does not take are given up, oldest first, rather than eat the memory.
+MOST_WAITING = 200_000
+
+log = logging.getLogger("lexora")
+
+
+class BatchedLedger:
+    """The port `Ledger`. A record is in every sink within FLUSH_SECONDS and what one batch takes to write.
+
+    `close` writes what is left, so an orderly end loses nothing; a killed process loses what is younger.
+    A sink that fails gets its records again with the next batch.
+    """
+
+    def __init__(self, sinks: Sequence[RecordSink]) -> None:
+        self._waiting: deque[Record] = deque()
+        self._backlogs: list[tuple[RecordSink, list[Record]]] = [(sink, []) for sink in sinks]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread.start()
+
+    def add(self, record: Record) -> None:
+        self._waiting.append(record)
+
+    def close(self) -> None:
+        """Writes what is left and closes the sinks."""
+        self._stop.set()
+        self._thread.join()
+        for sink, _ in self._backlogs:
+            sink.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH_SECONDS):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        fresh = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        for sink, backlog in self._backlogs:
+            was_failing = bool(backlog)
+            backlog += fresh
+            if not backlog:
+                continue
+            try:
+                sink.write(backlog)
+            except Exception as error:  # whatever a sink fails with, the records must not be lost
+                del backlog[:-MOST_WAITING]
+                if not was_failing:
+                    log.error("the ledger cannot write to %s and will try again: %s", type(sink).__name__, error)
+            else:
+                backlog.clear()
+                if was_failing:
+                    log.info("the ledger writes to %s again", type(sink).__name__)

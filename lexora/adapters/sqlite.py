@@ -1,0 +1,82 @@
+"""SQLite on one machine: the prepared answers and the ledger, in one file."""
+
+import sqlite3
+from pathlib import Path
+from typing import get_type_hints
+
+import msgspec
+
+from lexora.core.record import Record
+
+# The texts of a request go to the log, if anywhere.
+_COLUMNS = [name for name in Record.__struct_fields__ if name not in ("latest_user_message", "context_tail")]
+_REAL = {"created_at", "cost_usd", "ttft_ms", "duration_ms"}
+_INTEGER = {name for name, kind in get_type_hints(Record).items() if kind in (int, bool)}
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    prompt TEXT NOT NULL, variant INTEGER NOT NULL, response TEXT NOT NULL, PRIMARY KEY (prompt, variant)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (%s, PRIMARY KEY (request_id)) WITHOUT ROWID;
+""" % ", ".join(
+    f"{name} {'REAL' if name in _REAL else 'INTEGER' if name in _INTEGER else 'TEXT'}" for name in _COLUMNS
+)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Raises OSError if the file cannot be used."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+        # In WAL mode, NORMAL loses nothing that is committed unless the machine itself loses power.
+        connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_SCHEMA}")
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from None
+    return connection
+
+
+class SqliteAnswers:
+    """The port `AnswerStore`. The table is small and read on every request, so it is kept in memory as well."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = _connect(path)
+        self._load()
+
+    async def get(self, prompt: str, variant: int) -> str | None:
+        return self._answers.get((prompt, variant))
+
+    def replace(self, answers: dict[tuple[str, int], str]) -> None:
+        """Makes the table hold just these answers, (prompt, variant) to text, all at once."""
+        with self._connection:
+            self._connection.execute("DELETE FROM answers")
+            self._connection.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?)", [(*key, text) for key, text in answers.items()]
+            )
+        self._load()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _load(self) -> None:
+        rows = self._connection.execute("SELECT prompt, variant, response FROM answers")
+        self._answers = {(prompt, variant): text for prompt, variant, text in rows}
+
+
+class SqliteRecords:
+    """A sink for the ledger: the table `requests`, a row a request. Written from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = _connect(path)
+
+    def write(self, records: list[Record]) -> None:
+        count = len(_COLUMNS)
+        rows = [msgspec.structs.astuple(record)[:count] for record in records]
+        with self._connection:
+            # A batch that is written again after an error must not count twice.
+            self._connection.executemany(
+                f"INSERT OR IGNORE INTO requests VALUES ({', '.join('?' * count)})",
+                rows,
+            )
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,188 @@
+"""Calls deployments: the provider's dialect over the pooled HTTP client."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from lexora.adapters.http_client import HttpClient, Origin, Response
+from lexora.core.chat import ChatRequest
+from lexora.core.errors import UpstreamBroken, UpstreamError, UpstreamRefused
+from lexora.core.model_map import Deployment
+from lexora.core.usage import Usage
+from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent
+from lexora.providers.errors import refused
+from lexora.providers.sse import EventDecoder, EventTooLarge
+from lexora.providers.table import PROVIDERS
+
+_LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n"
+
+_MOST_TARGETS = 1_000
+
+
+class _Target(NamedTuple):
+    """A deployment, worked out for sending."""
+
+    deployment: Deployment
+    dialect: Dialect
+    origin: Origin
+    path: str
+    headers: bytes
+    credential: str | None
+
+
+class HttpUpstream:
+    """The port `Upstream` over HTTP. `credential_of` turns a reference (`env:NAME`) into the secret."""
+
+    def __init__(self, client: HttpClient, credential_of: Callable[[str], str]) -> None:
+        self._client = client
+        self._credential_of = credential_of
+        self._targets: dict[int, _Target] = {}
+
+    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
+        target = self._target(deployment)
+        response = await self._post(target, request, request_id, None)
+        try:
+            body = await response.read()
+        finally:
+            response.close()
+        try:
+            if response.status != 200:
+                raise refused(response.status, body, retry_after=response.headers.get(b"retry-after"))
+            return target.dialect.completion(body)
+        except UpstreamRefused as error:
+            raise _without(error, target.credential) from None
+
+    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> "HttpChunkStream":
+        target = self._target(deployment)
+        response = await self._post(target, request, request_id, deployment.timeouts.idle)
+        try:
+            if response.status != 200:
+                body = await response.read()
+                raise refused(response.status, body, retry_after=response.headers.get(b"retry-after"))
+            if response.headers.get(b"content-type", b"").startswith(b"application/json"):
+                target.dialect.completion(await response.read())  # raises what it says, if it is an error
+                raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
+        except UpstreamRefused as error:
+            response.close()
+            raise _without(error, target.credential) from None
+        except BaseException:
+            response.close()
+            raise
+        return HttpChunkStream(response, target.dialect.chunk_reader(request), target.credential)
+
+    async def _post(
+        self, target: _Target, request: ChatRequest, request_id: str, idle_timeout: float | None
+    ) -> Response:
+        path, body = target.dialect.chat_request(request, target.deployment.model)
+        head = b"POST %b HTTP/1.1\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            (target.path + path).encode(),
+            target.headers,
+            request_id.encode(),
+            len(body),
+        )
+        return await self._client.send(
+            target.origin,
+            head + body,
+            connect_timeout=target.deployment.timeouts.connect,
+            idle_timeout=idle_timeout,
+        )
+
+    def _target(self, deployment: Deployment) -> _Target:
+        # Keyed by identity; the target holds the deployment, so an identity is never used twice.
+        target = self._targets.get(id(deployment))
+        if target is None:
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()  # wildcard routes make a deployment per model name that clients think of
+            target = self._targets[id(deployment)] = self._work_out(deployment)
+        return target
+
+    def _work_out(self, deployment: Deployment) -> _Target:
+        provider = PROVIDERS[deployment.provider]
+        url = urlsplit(deployment.base_url or provider.base_url)
+        credential = self._credential_of(deployment.credential) if deployment.credential else None
+        headers = {
+            "host": url.netloc,
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "lexora",
+            **(provider.dialect.authorization(credential) if credential else {}),
+            **{name.lower(): value for name, value in deployment.headers.items()},
+        }
+        tls = url.scheme == "https"
+        return _Target(
+            deployment,
+            provider.dialect,
+            Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
+            url.path,
+            "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
+            credential,
+        )
+
+
+class HttpChunkStream:
+    """The port `ChunkStream` over one HTTP response."""
+
+    def __init__(self, response: Response, reader: ChunkReader, credential: str | None) -> None:
+        self.malformed = 0
+        self._response = response
+        self._reader = reader
+        self._credential = credential
+        self._decoder = EventDecoder()
+        self._done = False
+
+    @property
+    def model(self) -> str:
+        return self._reader.model
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reader.usage
+
+    @property
+    def tokens_seen(self) -> int:
+        return self._reader.tokens_seen
+
+    async def read(self) -> bytes:
+        while not self._done:
+            try:
+                piece = await self._response.chunk()
+            except UpstreamError:
+                if not self._reader.ended:
+                    raise
+                piece = b""  # cut after the answer's end: nothing is missing
+            frames = self._frames(self._decoder.feed(piece) if piece else self._decoder.finish())
+            if not piece:
+                self._done = True
+                if not self._reader.ended:
+                    raise UpstreamBroken("The upstream's stream stopped before its answer was finished.")
+            if frames:
+                return frames
+        return b""
+
+    def close(self) -> None:
+        # After [DONE] the response runs out by itself, and its connection goes back to the pool.
+        if not self._done:
+            self._response.close()
+
+    def _frames(self, events: list[bytes]) -> bytes:
+        frames = b""
+        for data in events:
+            try:
+                frames += self._reader.read(data)
+            except MalformedEvent:
+                if data.strip():
+                    self.malformed += 1
+                    frames += _LEFT_OUT
+            except UpstreamRefused as error:
+                raise _without(error, self._credential) from None
+            if data == b"[DONE]":
+                self._done = True
+                break
+        return frames
+
+
+def _without(error: UpstreamRefused, credential: str | None) -> UpstreamRefused:
+    """The error without our credential in it, should the upstream have repeated it."""
+    if credential:
+        error.message = error.message.replace(credential, "***")
+    return error

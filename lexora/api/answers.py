@@ -1,0 +1,59 @@
+"""GET /responses/{id}/{k}.json: a prepared answer as the CDN serves it."""
+
+import random
+import time
+import zlib
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from lexora.api.http import JSON_TYPE, headers_of, send
+from lexora.core.errors import NotFound
+from lexora.core.gateway import Gateway
+from lexora.core.ports import Ledger
+from lexora.core.record import Record, new_request_id
+
+_CACHE = (b"cache-control", b"public, max-age=300, stale-while-revalidate=86400")
+
+
+class AnswerEndpoint:
+    """One variant of a prepared prompt: `{"response": "…"}`. `q1` is short for `q1_capital`."""
+
+    def __init__(self, gateway: Gateway, ledger: Ledger) -> None:
+        self._gateway = gateway
+        self._ledger = ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        started = time.perf_counter()
+        prompt_id, variant = scope["path_params"]["id"], scope["path_params"]["k"]
+        setup = self._gateway.setup
+        entry = setup.catalogue.by_id(prompt_id)
+        text = await setup.answers.get(entry.prompt, variant) if entry else None
+        if entry is None or text is None:
+            raise NotFound(f"There is no prepared answer {prompt_id}/{variant}.")
+        body = msgspec.json.encode({"response": text})
+        now = time.time()
+        record = Record(
+            new_request_id(now, random.getrandbits(80)),
+            now,
+            "responses",
+            origin="edge",
+            deployment=f"edge/{entry.id}/{variant}",
+        )
+        etag = b'"%08x"' % zlib.crc32(body)
+        headers = [
+            _CACHE,
+            (b"etag", etag),
+            (b"x-request-id", record.request_id.encode()),
+            (b"x-lexora-origin", b"edge"),
+            (b"x-lexora-deployment", record.deployment.encode()),
+            (b"x-lexora-cost-usd", b"0"),
+        ]
+        if headers_of(scope).get(b"if-none-match") == etag:
+            record.status = 304
+            await send_({"type": "http.response.start", "status": 304, "headers": headers})
+            await send_({"type": "http.response.body", "body": b""})
+        else:
+            await send(send_, 200, [JSON_TYPE, *headers], body)
+        record.duration_ms = record.ttft_ms = (time.perf_counter() - started) * 1e3
+        self._ledger.add(record)

@@ -1,0 +1,56 @@
+"""The ASGI application: the whole route table on one screen."""
+
+import time
+from collections.abc import Collection
+
+from starlette.responses import RedirectResponse
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from lexora.api.answers import AnswerEndpoint
+from lexora.api.chat import ChatEndpoint
+from lexora.api.cors import CorsLayer
+from lexora.api.errors import ErrorLayer
+from lexora.api.health import HealthEndpoint
+from lexora.api.models import ModelsEndpoint
+from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.core.chat import ChatFields
+from lexora.core.gateway import Gateway
+from lexora.core.ports import Ledger
+
+
+def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[str], max_body_bytes: int) -> ASGIApp:
+    """The application over a gateway and a ledger. `allow_origins` are web origins that CORS lets in."""
+    started_at = time.time()
+    chat = ChatEndpoint(gateway, ledger, max_body_bytes)
+    models = ModelsEndpoint(gateway, started_at)
+    answer = AnswerEndpoint(gateway, ledger)
+    health = HealthEndpoint(gateway, started_at)
+
+    chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", request=ChatFields)
+    model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
+    answer_doc = Doc(
+        "A prepared answer, as the CDN serves it.",
+        parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
+    )
+    table: list[tuple[str, str, ASGIApp, Doc]] = [
+        ("POST", "/v1/chat/completions", chat, chat_doc),
+        ("POST", "/chat/completions", chat, chat_doc),
+        ("GET", "/v1/models", models, Doc("The models that can be asked.")),
+        ("GET", "/v1/models/{model:path}", models, model_doc),
+        ("GET", "/responses/{id}/{k:int}.json", answer, answer_doc),
+        ("GET", "/health", health, Doc("Whether the gateway is up, and what it can answer with.")),
+    ]
+    api = describe([(method, _plain(path), doc) for method, path, _, doc in table])
+    routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint, _ in table]
+    routes += [
+        Route("/openapi.json", openapi_endpoint(api), methods=["GET"]),
+        Route("/docs", docs_endpoint(api), methods=["GET"]),
+        Route("/", RedirectResponse("/docs"), methods=["GET"]),
+    ]
+    return CorsLayer(ErrorLayer(Router(routes, redirect_slashes=False)), allow_origins)
+
+
+def _plain(path: str) -> str:
+    """`/a/{b:int}` as OpenAPI writes it: `/a/{b}`."""
+    return path.replace(":path}", "}").replace(":int}", "}")

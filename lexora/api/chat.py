@@ -1,0 +1,160 @@
+"""POST /v1/chat/completions, plain and streamed."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from urllib.parse import quote
+
+from starlette.types import Receive, Scope, Send
+
+from lexora.api.http import JSON_TYPE, headers_of, read_body, require_json, send, send_json
+from lexora.api.lifetime import Lifetime
+from lexora.api.sse import DONE, EventStream, error_event
+from lexora.core.chat import ChatRequest, parse_chat_request
+from lexora.core.completion import chunks, completion
+from lexora.core.errors import ClientLeft, LexoraError
+from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared, Relay
+from lexora.core.ports import Ledger
+from lexora.core.record import Record, new_request_id
+from lexora.providers.sse import event
+
+LAST_WORD_SECONDS = 5.0
+
+log = logging.getLogger("lexora")
+
+
+class ChatEndpoint:
+    """Answers chat completion requests: one record each, whatever becomes of them."""
+
+    def __init__(self, gateway: Gateway, ledger: Ledger, max_body_bytes: int) -> None:
+        self._gateway = gateway
+        self._ledger = ledger
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        now = time.time()
+        record = Record(new_request_id(now, random.getrandbits(80)), now, "chat.completions")
+        try:
+            await self._answer(scope, receive, send, record, started)
+        except LexoraError as error:
+            _note(record, error)
+            await send_json(send, error.status, error.envelope(), [*_facts(record), *error.headers])
+        except ClientLeft:
+            record.outcome, record.status = "client_left", 499
+        except Exception as error:
+            log.exception("unexpected error in request %s", record.request_id)
+            unexpected = LexoraError("Something went wrong inside the gateway.", code="internal_error")
+            _note(record, unexpected)
+            record.error_message = type(error).__name__
+            await send_json(send, 500, unexpected.envelope(), _facts(record))
+        finally:
+            record.duration_ms = (time.perf_counter() - started) * 1e3
+            self._ledger.add(record)
+
+    async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
+        headers = headers_of(scope)
+        require_json(headers)
+        request = parse_chat_request(await read_body(receive, headers, self._max_body_bytes))
+        record.latest_user_message = request.latest_user_message()
+        record.context_tail = request.context_tail()
+        prepared = b"no-cache" not in headers.get(b"cache-control", b"")
+        if request.stream:
+            await self._stream(request, receive, send_, record, started, prepared)
+            return
+        with Lifetime(receive) as lifetime:
+            answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
+        assert not isinstance(answer, Relay)
+        record.ttft_ms = (time.perf_counter() - started) * 1e3
+        body = _prepared_completion(answer, record) if isinstance(answer, Prepared) else answer.body
+        await send(send_, 200, [JSON_TYPE, *_facts(record)], body)
+
+    async def _stream(
+        self, request: ChatRequest, receive: Receive, send_: Send, record: Record, started: float, prepared: bool
+    ) -> None:
+        events = EventStream(send_, lambda: _facts(record))
+        try:
+            with Lifetime(receive) as lifetime:
+                answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
+                if isinstance(answer, Prepared):
+                    record.ttft_ms = (time.perf_counter() - started) * 1e3
+                    await events.end(_prepared_events(answer, record, request.include_usage))
+                    return
+                assert isinstance(answer, Relay)
+                cost_in_headers = record.cost_usd is not None
+                try:
+                    await events.start()
+                    while frames := await answer.read():
+                        await events.write(frames)
+                        if record.ttft_ms is None and answer.tokens_seen:
+                            record.ttft_ms = (time.perf_counter() - started) * 1e3
+                finally:
+                    answer.close()
+                await events.end((b"" if cost_in_headers else _cost_comment(record)) + DONE)
+        except LexoraError as error:
+            if not events.started:
+                raise
+            _note(record, error)
+            with contextlib.suppress(TimeoutError):
+                # A client that does not read does not get to keep the connection open either.
+                async with asyncio.timeout(LAST_WORD_SECONDS):
+                    await events.end(error_event(error))
+        finally:
+            events.close()
+
+
+def _prepared_completion(answer: Prepared, record: Record) -> bytes:
+    return completion(
+        request_id=record.request_id,
+        created=int(record.created_at),
+        model=PREPARED_MODEL,
+        text=answer.text,
+        usage=answer.usage,
+    )
+
+
+def _prepared_events(answer: Prepared, record: Record, include_usage: bool) -> bytes:
+    data = chunks(
+        request_id=record.request_id,
+        created=int(record.created_at),
+        model=PREPARED_MODEL,
+        text=answer.text,
+        usage=answer.usage,
+        include_usage=include_usage,
+    )
+    return b"".join(map(event, data)) + DONE
+
+
+def _facts(record: Record) -> list[tuple[bytes, bytes]]:
+    """The headers that say where an answer came from. The cost is left out while (or if) it is not known."""
+    facts = [(b"x-request-id", record.request_id.encode())]
+    if record.origin is not None:
+        facts.append((b"x-lexora-origin", record.origin.encode()))
+        facts.append((b"x-lexora-deployment", _header_text(record.deployment)))
+        if record.cost_usd is not None:
+            facts.append((b"x-lexora-cost-usd", _dollars(record.cost_usd)))
+    return facts
+
+
+def _cost_comment(record: Record) -> bytes:
+    """What a stream cost, known only at its end: a comment, which clients pass over."""
+    return b"" if record.cost_usd is None else b": x-lexora-cost-usd: %b\n\n" % _dollars(record.cost_usd)
+
+
+def _dollars(cost: float) -> bytes:
+    return b"%.9f" % cost if cost else b"0"
+
+
+def _header_text(text: str) -> bytes:
+    return text.encode() if text.isascii() and text.isprintable() else quote(text, safe="/:").encode()
+
+
+def _note(record: Record, error: LexoraError) -> None:
+    record.outcome = "failed"
+    record.status = error.status
+    record.error_code = error.code
+    record.error_message = error.message
+    if not record.tokens_in and not record.tokens_out:
+        record.cost_usd = 0.0

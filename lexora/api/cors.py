@@ -1,0 +1,53 @@
+"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): which web sites' scripts may read our responses."""
+
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lexora.api.http import headers_of
+
+# Prepared answers are public, as they are on the CDN.
+_PUBLIC_PATH = "/responses/"
+_EXPOSED = b"x-request-id, x-lexora-origin, x-lexora-deployment, x-lexora-cost-usd, retry-after"
+
+
+class CorsLayer:
+    """Adds CORS headers for the origins that may have them; `*` stands for every origin.
+
+    A preflight is an OPTIONS request like any other, answered below with the methods of its path. An origin that
+    is not allowed gets no CORS headers, and its browser keeps the response from it.
+    """
+
+    def __init__(self, app: ASGIApp, allow_origins: Collection[str]) -> None:
+        self._app = app
+        self._any = "*" in allow_origins
+        self._allowed = {origin.encode("latin-1") for origin in allow_origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = headers_of(scope)
+        origin = headers.get(b"origin")
+        if origin is None:
+            await self._app(scope, receive, send)
+            return
+        everyone = self._any or scope["path"].startswith(_PUBLIC_PATH)
+        extra = [] if everyone else [(b"vary", b"Origin")]
+        if everyone or origin in self._allowed:
+            extra.append((b"access-control-allow-origin", b"*" if everyone else origin))
+            extra.append((b"access-control-expose-headers", _EXPOSED))
+        preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
+        asked_headers = headers.get(b"access-control-request-headers")
+
+        async def send_with_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *extra]
+                if preflight and len(extra) > 1 - everyone:
+                    allow = dict(message["headers"]).get(b"allow", b"")
+                    message["headers"] += [
+                        (b"access-control-allow-methods", allow),
+                        (b"access-control-max-age", b"600"),
+                    ]
+                    if asked_headers:
+                        message["headers"].append((b"access-control-allow-headers", asked_headers))
+            await send(message)
+
+        await self._app(scope, receive, send_with_cors)

@@ -1,0 +1,52 @@
+"""Errors that an endpoint lets out, and those of the router, mapped once."""
+
+import logging
+import random
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lexora.api.http import send, send_json
+from lexora.core.errors import ClientLeft, LexoraError, MethodNotAllowed, NotFound
+
+log = logging.getLogger("lexora")
+
+
+class ErrorLayer:
+    """Answers errors in OpenAI's envelope, and OPTIONS with the methods that a path knows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        scope["app"] = self  # Starlette's router then raises HTTPException instead of answering in plain text
+        try:
+            await self._app(scope, receive, send_)
+        except ClientLeft:
+            return
+        except HTTPException as error:
+            allow = (error.headers or {}).get("Allow", "")
+            if error.status_code == 405 and scope["method"] == "OPTIONS":
+                await send(send_, 200, [(b"allow", f"{allow}, OPTIONS".encode())], b"")
+                return
+            await _send_error(send_, _of_router(error, scope, allow))
+        except LexoraError as error:
+            await _send_error(send_, error)
+        except Exception:
+            log.exception("unexpected error at %s %s", scope["method"], scope["path"])
+            # Should the response be half out already, this raises and the server cuts it: nobody takes it for whole.
+            await _send_error(send_, LexoraError("Something went wrong inside the gateway.", code="internal_error"))
+
+
+def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
+    method, path = scope["method"], scope["path"]
+    if error.status_code == 405:
+        return MethodNotAllowed(
+            f"{path} does not take {method}, only {allow}.", headers=((b"allow", f"{allow}, OPTIONS".encode()),)
+        )
+    return NotFound(f"There is nothing at {method} {path}. See /docs for what there is.")
+
+
+async def _send_error(send_: Send, error: LexoraError) -> None:
+    request_id = (b"x-request-id", b"%032x" % random.getrandbits(128))
+    await send_json(send_, error.status, error.envelope(), [request_id, *error.headers])

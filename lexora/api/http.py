@@ -1,0 +1,71 @@
+"""Bodies in, responses out: the little HTTP that bare ASGI endpoints need."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from lexora.core.errors import ClientLeft, PayloadTooLarge, UnsupportedMediaType
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+def require_json(headers: dict[bytes, bytes]) -> None:
+    """Raises UnsupportedMediaType unless the body says it is JSON.
+
+    This also keeps other web sites out: a browser sends no JSON to another origin without asking first (CORS).
+    """
+    content_type = headers.get(b"content-type", b"")
+    if content_type.split(b";", 1)[0].strip().lower() != b"application/json":
+        raise UnsupportedMediaType("Send the body as JSON, with the header 'content-type: application/json'.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("Send the body without content-encoding.")
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+    """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, and ClientLeft."""
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")  # the usual case: all of it at once
+        return body
+    pieces: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await receive()
+    raise ClientLeft
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    # What is left of the body stays unread, so the connection cannot go on.
+    return PayloadTooLarge(
+        f"The body is larger than the {limit:,} bytes that this gateway takes.", headers=((b"connection", b"close"),)
+    )
+
+
+async def send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """One whole response."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(to: Send, status: int, value: Any, headers: Headers = ()) -> None:
+    """One whole JSON response."""
+    await send(to, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The request's headers; of repeated ones the last."""
+    return dict(scope["headers"])

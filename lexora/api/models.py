@@ -1,0 +1,30 @@
+"""GET /v1/models and /v1/models/{id}."""
+
+from starlette.types import Receive, Scope, Send
+
+from lexora.api.http import send_json
+from lexora.core.errors import ModelNotFound
+from lexora.core.gateway import Gateway
+
+
+class ModelsEndpoint:
+    """Lists the public model names and aliases (https://platform.openai.com/docs/api-reference/models)."""
+
+    def __init__(self, gateway: Gateway, started_at: float) -> None:
+        self._gateway = gateway
+        self._created = int(started_at)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        routes = self._gateway.setup.routes
+        wanted = scope["path_params"].get("model")
+        if wanted is None:
+            await send_json(send, 200, {"object": "list", "data": [self._model(name) for name in routes.names]})
+        elif routes.find(wanted) is None:
+            raise ModelNotFound(f"The model '{wanted}' does not exist here. GET /v1/models lists them.", param="model")
+        else:
+            await send_json(send, 200, self._model(wanted))
+
+    def _model(self, name: str) -> dict[str, object]:
+        deployments = self._gateway.setup.routes.find(name) or []
+        owner = deployments[0].provider if deployments else "lexora"
+        return {"id": name, "object": "model", "created": self._created, "owned_by": owner}

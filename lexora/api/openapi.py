@@ -1,0 +1,148 @@
+"""/openapi.json and /docs, made from the route table and the types that the code itself validates with."""
+
+import html
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from lexora import __version__
+from lexora.api.http import JSON_TYPE, send
+from lexora.core.chat import ChatFields
+
+
+class Doc(NamedTuple):
+    """What the documentation says of one route."""
+
+    summary: str
+    request: type | None = None
+    response: str = "application/json"
+    parameters: tuple[tuple[str, str, str], ...] = ()  # name, JSON type, description
+
+
+class ErrorDetail(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(msgspec.Struct):
+    """Every error has this form."""
+
+    error: ErrorDetail
+
+
+def describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of (method, path, doc) rows."""
+    types = [ErrorEnvelope, *{doc.request for _, _, doc in table if doc.request is not None}]
+    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    # Fields that the gateway does not read are forwarded as they are.
+    schemas[ChatFields.__name__]["additionalProperties"] = True
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, doc in table:
+        paths.setdefault(path, {})[method.lower()] = _operation(doc)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Lexora", "version": __version__, "description": "An OpenAI-compatible LLM gateway."},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _operation(doc: Doc) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
+    content: dict[str, Any] = {doc.response: {}}
+    if doc.request is ChatFields:
+        content["text/event-stream"] = {}
+    operation: dict[str, Any] = {
+        "summary": doc.summary,
+        "responses": {
+            "200": {"description": "The answer.", "content": content},
+            "default": {"description": "An error.", "content": error},
+        },
+    }
+    if doc.parameters:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": kind}, "description": text}
+            for name, kind, text in doc.parameters
+        ]
+    if doc.request is not None:
+        schema = {"$ref": f"#/components/schemas/{doc.request.__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+class Static:
+    """Serves one body that never changes."""
+
+    def __init__(self, content_type: bytes, body: bytes) -> None:
+        self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        await send(send_, 200, self._headers, self._body)
+
+
+def openapi_endpoint(description: dict[str, Any]) -> Static:
+    return Static(JSON_TYPE[1], msgspec.json.encode(description))
+
+
+def docs_endpoint(description: dict[str, Any]) -> Static:
+    """A page for people: plain HTML, so that it also works on a machine without internet."""
+    return Static(b"text/html; charset=utf-8", _page(description).encode())
+
+
+def _page(description: dict[str, Any]) -> str:
+    sections = []
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            rows = "".join(
+                f"<tr><td><code>{p['name']}</code><td>{p['schema']['type']}<td>{html.escape(p['description'])}"
+                for p in operation.get("parameters", ())
+            )
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+            if body:
+                rows += _fields(description["components"]["schemas"], body["$ref"].rpartition("/")[2])
+            table = f"<table>{rows}</table>" if rows else ""
+            head = f"<h2><b>{method.upper()}</b> {html.escape(path)}</h2>"
+            sections.append(f"{head}<p>{html.escape(operation['summary'])}</p>{table}")
+    return _PAGE.replace("{sections}", "\n".join(sections)).replace("{version}", description["info"]["version"])
+
+
+def _fields(schemas: dict[str, Any], name: str) -> str:
+    schema = schemas[name]
+    required = schema.get("required", [])
+    return "".join(
+        f"<tr><td><code>{field}</code><td>{html.escape(_kind(spec))}<td>{'required' if field in required else ''}"
+        for field, spec in schema["properties"].items()
+    )
+
+
+def _kind(spec: dict[str, Any]) -> str:
+    if "anyOf" in spec:
+        return " | ".join(_kind(option) for option in spec["anyOf"])
+    if "enum" in spec:
+        return " | ".join(map(str, spec["enum"]))
+    if "$ref" in spec:
+        return str(spec["$ref"].rpartition("/")[2])
+    return str(spec.get("type", "any"))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Lexora API</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1c2430 }
+h2 { font: 600 1rem/1.5 ui-monospace, monospace; margin: 2.5rem 0 .25rem; border-top: 1px solid #dde3ea;
+     padding-top: 1rem }
+h2 b { color: #0b6bcb; margin-right: .5rem }
+table { border-collapse: collapse; width: 100% } td { padding: .25rem .75rem .25rem 0; vertical-align: top }
+code { font-family: ui-monospace, monospace }
+</style>
+<h1>Lexora {version}</h1>
+<p>One OpenAI-compatible API. Use any OpenAI client with <code>base_url</code> set to this address plus
+<code>/v1</code>. The same as data: <a href="/openapi.json">/openapi.json</a>.
+Fields of a request that are not listed here are forwarded to the model as they are.</p>
+{sections}
+"""

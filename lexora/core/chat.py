@@ -1,0 +1,149 @@
+"""A chat completion request, as the gateway reads it.
+
+The gateway decodes only what it relies on. Every top-level field keeps the client's own bytes, so what is
+forwarded is what was sent: unknown fields, big numbers and all.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Raw
+
+from lexora.core.errors import InvalidRequest
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message's content; only text is looked at."""
+
+    type: str
+    text: str | None = None
+
+
+class Message(msgspec.Struct):
+    """One message; fields that the gateway does not need stay in the raw request."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+
+    def text(self) -> str:
+        """The message's text, the text parts of a list joined by newlines."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or () if part.text)
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    type: str
+
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class ChatFields(msgspec.Struct):
+    """The fields of a chat completion request that the gateway itself relies on (OpenAI's names; `x_*` are ours)."""
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    tools: list[Raw] | None = None
+    functions: list[Raw] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    x_priority: Literal["high", "normal", "low"] | None = None
+    x_user_id: str | None = None
+    x_timeout: Seconds | None = None
+
+
+class ChatRequest(msgspec.Struct):
+    """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it)."""
+
+    known: ChatFields
+    fields: dict[str, Raw]
+
+    @property
+    def stream(self) -> bool:
+        return self.known.stream is True
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asked to see usage at the end of a stream."""
+        options = self.known.stream_options
+        return options is not None and options.include_usage is True
+
+    def lone_prompt(self) -> str | None:
+        """The text of a lone user message that is asked plainly, else None.
+
+        Plainly: no tools, no response format but text, one choice, no logprobs. Only such a request can be
+        answered by a prepared answer.
+        """
+        known = self.known
+        if len(known.messages) != 1 or known.messages[0].role != "user":
+            return None
+        if known.tools or known.functions or known.logprobs or (known.n or 1) != 1:
+            return None
+        if known.response_format is not None and known.response_format.type != "text":
+            return None
+        content = known.messages[0].content
+        if isinstance(content, list) and any(part.type != "text" for part in content):
+            return None
+        return known.messages[0].text()
+
+    def latest_user_message(self) -> str:
+        """The text of the last message of the user, empty if there is none."""
+        return next((m.text() for m in reversed(self.known.messages) if m.role == "user"), "")
+
+    def context_tail(self, length: int = 200) -> str:
+        """The last `length` characters of the whole history's text, one message a line."""
+        tail = ""
+        for message in reversed(self.known.messages):
+            tail = f"{message.text()}\n{tail}" if tail else message.text()
+            if len(tail) >= length:
+                break
+        return tail[-length:]
+
+    def texts(self) -> Iterator[str]:
+        return (message.text() for message in self.known.messages)
+
+
+_decode_known = msgspec.json.Decoder(ChatFields).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def parse_chat_request(body: bytes) -> ChatRequest:
+    """Reads a request body. Raises InvalidRequest that names the field at fault."""
+    try:
+        # msgspec passes over the strings it is not asked for without looking at their encoding.
+        body.decode()
+        known = _decode_known(body)
+        fields = _decode_fields(body)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not valid UTF-8 (byte {error.start}). Send JSON encoded as UTF-8.", code="invalid_utf8"
+        ) from None
+    except msgspec.ValidationError as error:
+        raise invalid_field(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    for name in [name for name in fields if name.startswith("x_")]:
+        del fields[name]
+    return ChatRequest(known, fields)
+
+
+def invalid_field(problem: str) -> InvalidRequest:
+    """Turns msgspec's "Expected `str`, got `int` - at `$.a[0].b`" into an error that names `a[0].b`."""
+    what, _, path = problem.partition(" - at `$")
+    param = path.rstrip("`").lstrip(".")
+    if not param and what.startswith("Object missing required field `"):
+        param = what.split("`")[1]
+        return InvalidRequest(f"The field '{param}' is required.", param=param, code="missing_required_field")
+    where = f"Invalid value for '{param}'" if param else "Invalid request"
+    return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.", param=param or None, code="invalid_value")

@@ -1,0 +1,135 @@
+"""Every error a client can be told about.
+
+    LexoraError
+    ├── InvalidRequest           400   the request cannot be understood, or asks what nobody here can do
+    │   ├── NotFound             404   no such path or prepared answer
+    │   ├── ModelNotFound        404   no such model
+    │   ├── MethodNotAllowed     405
+    │   ├── PayloadTooLarge      413
+    │   └── UnsupportedMediaType 415
+    ├── NoModelConnected         503   there is nothing to forward to
+    ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
+    └── UpstreamError            …     what became of a call to an upstream
+        ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
+        ├── UpstreamBroken       502   cut, closed, or not understandable
+        ├── UpstreamTimeout      504   stalled
+        └── UpstreamRefused      …     the upstream's own error
+"""
+
+from typing import ClassVar
+
+
+class LexoraError(Exception):
+    """An error that the client is told about, in OpenAI's envelope."""
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.default_code
+        self.headers = headers
+
+    def envelope(self) -> dict[str, dict[str, str | None]]:
+        """The body of the response (https://platform.openai.com/docs/guides/error-codes)."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequest(LexoraError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class NotFound(InvalidRequest):
+    status = 404
+    default_code = "not_found"
+
+
+class ModelNotFound(InvalidRequest):
+    status = 404
+    default_code = "model_not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class PayloadTooLarge(InvalidRequest):
+    status = 413
+    default_code = "payload_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status = 415
+    default_code = "unsupported_media_type"
+
+
+class NoModelConnected(LexoraError):
+    status = 503
+    type = "service_unavailable"
+    default_code = "no_model_connected"
+
+
+class DeadlineExceeded(LexoraError):
+    status = 504
+    type = "timeout_error"
+    default_code = "deadline_exceeded"
+
+
+class UpstreamError(LexoraError):
+    status = 502
+    type = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    default_code = "upstream_unreachable"
+
+
+class UpstreamBroken(UpstreamError):
+    default_code = "upstream_broken"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    default_code = "upstream_timeout"
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream answered with an error of its own.
+
+    `status` is the one the client gets; `upstream_status` the one that was received (0 inside a 200 stream).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        upstream_status: int,
+        error_type: str = "upstream_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message, param=param, code=code, headers=headers)
+        self.status = status
+        self.upstream_status = upstream_status
+        self.error_type = error_type
+
+    def envelope(self) -> dict[str, dict[str, str | None]]:
+        return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
+
+
+class ClientLeft(Exception):  # noqa: N818 - not an error of anyone's: nobody is left to be told
+    """The client closed its connection before the answer was complete."""

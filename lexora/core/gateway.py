@@ -1,0 +1,135 @@
+"""The way of one chat request: a prepared answer, or the route's deployments in order; noted in its record."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lexora.core.answers import Catalogue
+from lexora.core.chat import ChatRequest
+from lexora.core.errors import UpstreamUnreachable
+from lexora.core.model_map import Deployment
+from lexora.core.ports import AnswerStore, ChunkStream, Completion, Upstream
+from lexora.core.record import Record
+from lexora.core.routing import Routes
+from lexora.core.usage import Usage, estimate_tokens
+
+PREPARED_MODEL = "lexora/fixed"
+
+
+class Setup(NamedTuple):
+    """What a reload replaces, all at once."""
+
+    routes: Routes
+    catalogue: Catalogue
+    answers: AnswerStore
+
+
+class Prepared(NamedTuple):
+    """A prepared answer. No model ran, so its usage is an estimate of what one would have counted."""
+
+    text: str
+    usage: Usage
+
+
+class Relay:
+    """A streamed answer on its way through. `read` is the stream's own; `close` settles the record."""
+
+    def __init__(self, stream: ChunkStream, deployment: Deployment, request: ChatRequest, record: Record) -> None:
+        self.read = stream.read
+        self._stream = stream
+        self._deployment = deployment
+        self._request = request
+        self._record = record
+
+    @property
+    def tokens_seen(self) -> int:
+        return self._stream.tokens_seen
+
+    def close(self) -> None:
+        """Frees the upstream and settles the record with what was used so far."""
+        stream, record = self._stream, self._record
+        stream.close()
+        record.upstream_model = stream.model or self._deployment.model
+        record.malformed_events = stream.malformed
+        _settle(record, self._deployment, self._request, stream.usage, stream.tokens_seen)
+
+
+class Gateway:
+    """Answers chat requests."""
+
+    def __init__(self, setup: Setup, upstream: Upstream) -> None:
+        self.setup = setup
+        self._upstream = upstream
+
+    async def chat(
+        self, request: ChatRequest, record: Record, *, prepared: bool, expire_in: Callable[[float], None]
+    ) -> Prepared | Completion | Relay:
+        """Answers `request` from the cheapest place that can; streams (Relay) if it asks for a stream.
+
+        `prepared` allows prepared answers; `expire_in` is told the request's deadline in seconds once it is known.
+        Raises InvalidRequest, ModelNotFound, NoModelConnected and UpstreamError. A deployment that cannot be
+        reached is passed over for the next: nothing was sent to it.
+        """
+        setup = self.setup
+        known = request.known
+        record.model = known.model or setup.routes.default_model or ""
+        record.stream = request.stream
+        record.user_id = known.x_user_id
+        if prepared:
+            answer = await self._prepared(setup, request, record)
+            if answer is not None:
+                return answer
+        deployments = setup.routes.order(known.model)
+        for last, deployment in enumerate(deployments, 1 - len(deployments)):
+            record.deployment = deployment.label
+            record.origin = deployment.origin
+            record.upstream_model = deployment.model
+            record.attempts += 1
+            record.cost_usd = 0.0 if deployment.is_free else None  # until the answer's tokens are known
+            expire_in(known.x_timeout or deployment.timeouts.total)
+            try:
+                return await self._forward(deployment, request, record)
+            except UpstreamUnreachable:
+                if last == 0:
+                    raise
+        raise AssertionError("a route has at least one deployment")
+
+    async def _prepared(self, setup: Setup, request: ChatRequest, record: Record) -> Prepared | None:
+        prompt = request.lone_prompt()
+        entry = setup.catalogue.match(prompt) if prompt is not None else None
+        if prompt is None or entry is None:
+            return None
+        variant = random.randrange(entry.variants)
+        text = await setup.answers.get(entry.prompt, variant)
+        if text is None:
+            return None
+        usage = Usage(estimate_tokens(prompt), estimate_tokens(text))
+        record.origin = "fixed"
+        record.deployment = f"fixed/{entry.id}/{variant}"
+        record.upstream_model = PREPARED_MODEL
+        record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
+        record.usage_estimated = True
+        return Prepared(text, usage)
+
+    async def _forward(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion | Relay:
+        if request.stream:
+            stream = await self._upstream.stream(deployment, request, record.request_id)
+            return Relay(stream, deployment, request, record)
+        completion = await self._upstream.complete(deployment, request, record.request_id)
+        record.upstream_model = completion.model or deployment.model
+        _settle(record, deployment, request, completion.usage, 0)
+        return completion
+
+
+def _settle(
+    record: Record, deployment: Deployment, request: ChatRequest, usage: Usage | None, tokens_seen: int
+) -> None:
+    """Notes what was used and what it cost; where the upstream did not count, what the gateway saw of it."""
+    if usage is None:
+        record.usage_estimated = True
+        usage = Usage(sum(map(estimate_tokens, request.texts())), tokens_seen)
+    record.tokens_in = usage.prompt_tokens
+    record.tokens_out = usage.completion_tokens
+    record.tokens_cached = usage.cached_tokens
+    record.tokens_reasoning = usage.reasoning_tokens
+    record.cost_usd = deployment.cost(usage)

@@ -1,0 +1,160 @@
+"""The model map: which deployments stand behind each public model name.
+
+    {"models": {"chat": {"aliases": ["gpt-4o-mini"], "deployments": [
+        {"provider": "vllm", "base_url": "http://localhost:8000/v1", "model": "qwen3-32b"},
+        {"provider": "openai", "model": "gpt-4o-mini", "credential": "env:OPENAI_API_KEY",
+         "price": {"input": 0.15, "output": 0.6}}]}}}
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Protocol, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from lexora.core.usage import Usage
+
+
+class ProviderFacts(Protocol):
+    """What the model map takes from a provider where a deployment does not say it."""
+
+    @property
+    def origin(self) -> Literal["own", "paid"]: ...
+    @property
+    def base_url(self) -> str: ...
+    @property
+    def credential_env(self) -> str | None: ...
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Price(_Strict):
+    """US dollars per million tokens. `cached_input` is the price of prompt tokens that the provider had cached."""
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+    cached_input: float | None = Field(None, ge=0)
+
+    def cost(self, usage: Usage) -> float:
+        """What an answer cost, in US dollars."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh_tokens = usage.prompt_tokens - usage.cached_tokens
+        return (
+            fresh_tokens * self.input + usage.cached_tokens * cached_price + usage.completion_tokens * self.output
+        ) / 1e6
+
+
+class Timeouts(_Strict):
+    """Seconds: to connect, between two pieces of a stream, and for the whole answer."""
+
+    connect: float = Field(5.0, gt=0)
+    idle: float = Field(120.0, gt=0)
+    total: float = Field(600.0, gt=0)
+
+
+_HeaderText = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
+
+
+class Deployment(_Strict):
+    """One place that can answer: an upstream model behind a provider's API.
+
+    `base_url` includes the version (`…/v1`). `credential` is a reference (`env:NAME`), never the secret itself.
+    `base_url`, `credential` and `origin` (whose it is: the user's own or paid by the token) may be left out for
+    the provider's own. Without a price, a deployment of the user's own costs nothing and a paid one an unknown
+    amount.
+    """
+
+    provider: str
+    model: str = Field(min_length=1)
+    base_url: str
+    origin: Literal["own", "paid"]
+    name: _HeaderText | None = Field(None, min_length=1)
+    credential: str | None = Field(None, pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")
+    weight: float | None = Field(None, gt=0)
+    price: Price | None = None
+    timeouts: Timeouts = Timeouts.model_construct()
+    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], _HeaderText] = {}
+
+    @property
+    def label(self) -> str:
+        """What logs, records and `x-lexora-deployment` call it."""
+        return self.name or f"{self.provider}/{self.model}"
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no answer of it can cost anything."""
+        return self.price == Price() if self.price else self.origin == "own"
+
+    def cost(self, usage: Usage) -> float | None:
+        """What an answer cost, in US dollars; None where no price is known."""
+        if self.price is None:
+            return 0.0 if self.origin == "own" else None
+        return self.price.cost(usage)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _provider_defaults(cls, data: Any, info: ValidationInfo) -> Any:
+        """Fills what is left out from the provider's row; the rows come as validation context."""
+        if not isinstance(data, dict) or info.context is None:
+            return data
+        row = info.context.get(data.get("provider"))
+        if row is None:
+            return {"base_url": "http://unknown", "origin": "own", **data}  # `provider` itself is at fault
+        defaults = {"base_url": row.base_url, "origin": row.origin}
+        if row.credential_env:
+            defaults["credential"] = f"env:{row.credential_env}"
+        return {**defaults, **data}
+
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, name: str, info: ValidationInfo) -> str:
+        if info.context is not None and name not in info.context:
+            close = get_close_matches(name, info.context, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(info.context)}"
+            raise ValueError(f"unknown provider '{name}'; {hint}")
+        return name
+
+    @field_validator("base_url")
+    @classmethod
+    def _http_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an http:// or https:// URL, such as http://localhost:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user name or password; use credential: env:NAME")
+        _ = parts.port  # raises ValueError on a port that is none
+        return url.rstrip("/")
+
+
+class Route(_Strict):
+    """A public model's ordered deployments: the first answers, the next are its fallbacks.
+
+    Deployments with a weight share the first place in proportion to their weights.
+    """
+
+    aliases: list[str] = []
+    deployments: list[Deployment] = Field(min_length=1)
+
+
+class ModelMap(_Strict):
+    """Public model name → route."""
+
+    models: dict[Annotated[str, Field(min_length=1)], Route] = {}
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        owner = {name: name for name in self.models}
+        for name, route in self.models.items():
+            for position, alias in enumerate(route.aliases):
+                if owner.setdefault(alias, name) != name or alias == name:
+                    taken_by = owner[alias]
+                    raise ValueError(f"models.{name}.aliases[{position}]: '{alias}' already names model '{taken_by}'")
+        return self
+
+
+def parse_model_map(data: Any, providers: Mapping[str, ProviderFacts]) -> ModelMap:
+    """Validates a model map. Raises pydantic's ValidationError, whose locations are paths in `data`."""
+    return ModelMap.model_validate(data, context=providers)

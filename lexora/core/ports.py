@@ -1,0 +1,78 @@
+"""What the core needs from the outside, as protocols. `lexora.adapters` implements them."""
+
+from typing import Protocol
+
+from lexora.core.chat import ChatRequest
+from lexora.core.model_map import Deployment
+from lexora.core.record import Record
+from lexora.core.usage import Usage
+
+
+class Completion(Protocol):
+    """A plain answer: `body` is a whole `chat.completion` object, ready to send."""
+
+    body: bytes
+    model: str
+    usage: Usage | None
+
+
+class ChunkStream(Protocol):
+    """A streamed answer. The facts fill up as it is read.
+
+    `usage` is the upstream's own count, `tokens_seen` the number of chunks that carried part of an answer,
+    `malformed` the number of events that were no JSON and were left out.
+    """
+
+    model: str
+    usage: Usage | None
+    tokens_seen: int
+    malformed: int
+
+    async def read(self) -> bytes:
+        """The next events, framed for the client; empty at the answer's true end, and never before it.
+
+        Raises UpstreamError when the stream breaks, stalls or reports an error.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the upstream. May be called at any time, any number of times."""
+        ...
+
+
+class Upstream(Protocol):
+    """Calls deployments."""
+
+    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
+        """One plain answer. Raises UpstreamError."""
+        ...
+
+    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> ChunkStream:
+        """A stream, once the upstream has accepted the request. Raises UpstreamError."""
+        ...
+
+
+class AnswerStore(Protocol):
+    """The prepared answers: prompt as partition key, variant as sort key."""
+
+    async def get(self, prompt: str, variant: int) -> str | None:
+        """One variant of a prompt, None if there is none."""
+        ...
+
+
+class Ledger(Protocol):
+    """Keeps one record per request."""
+
+    def add(self, record: Record) -> None:
+        """Takes a finished record. Never blocks and never raises."""
+        ...
+
+
+class RecordSink(Protocol):
+    """Where a ledger's records end up: a table, a log."""
+
+    def write(self, records: list[Record]) -> None:
+        """Writes a batch, or raises and has written none of it. May block."""
+        ...
+
+    def close(self) -> None: ...

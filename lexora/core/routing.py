@@ -1,0 +1,79 @@
+"""From a public model name to the deployments that may answer, in order."""
+
+import random
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
+from lexora.core.model_map import Deployment, ModelMap
+
+HOW_TO_CONNECT = (
+    "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080, set OPENAI_API_KEY or "
+    "ANTHROPIC_API_KEY, run `make run MODEL=file.gguf`, or name deployments in a config file "
+    "(`make run CONFIG=file.yaml`); then start the gateway again."
+)
+
+
+class Wildcard(NamedTuple):
+    """Model names that a provider is known to serve, such as `gpt-*`, for names that no route lists."""
+
+    pattern: str
+    deployment: Deployment
+
+
+class Routes:
+    """The model map, ready for look-ups. Immutable: a reload makes a new one."""
+
+    def __init__(
+        self, model_map: ModelMap, *, default_model: str | None = None, wildcards: tuple[Wildcard, ...] = ()
+    ) -> None:
+        self.model_map = model_map
+        self.default_model = default_model or next(iter(model_map.models), None)
+        self.wildcards = wildcards
+        self._routes: dict[str, list[Deployment]] = {}
+        for name, route in model_map.models.items():
+            for public_name in (name, *route.aliases):
+                self._routes[public_name] = route.deployments
+
+    @property
+    def names(self) -> list[str]:
+        """Every public model name and alias."""
+        return list(self._routes)
+
+    def find(self, model: str) -> list[Deployment] | None:
+        """A model's deployments as the model map lists them."""
+        found = self._routes.get(model)
+        if found is None:
+            for wildcard in self.wildcards:
+                if fnmatchcase(model, wildcard.pattern):
+                    return [wildcard.deployment.model_copy(update={"model": model})]
+        return found
+
+    def order(self, model: str | None, choose: Callable[[], float] = random.random) -> list[Deployment]:
+        """The deployments to try for `model` (None: the default model), best first.
+
+        Raises InvalidRequest, ModelNotFound or NoModelConnected.
+        """
+        if not self._routes and not self.wildcards:
+            raise NoModelConnected(HOW_TO_CONNECT)
+        name = model or self.default_model
+        if name is None:
+            raise InvalidRequest("The field 'model' is required.", param="model", code="missing_required_field")
+        deployments = self.find(name)
+        if deployments is None:
+            known = ", ".join(self.names[:20]) or "none is listed"
+            raise ModelNotFound(f"The model '{name}' does not exist here. Known models: {known}.", param="model")
+        if len(deployments) == 1:
+            return deployments
+        return _weighted_first(deployments, choose)
+
+
+def _weighted_first(deployments: list[Deployment], choose: Callable[[], float]) -> list[Deployment]:
+    """Deployments with a weight share the first place by their weights; the rest keep their order."""
+    point = choose() * sum(deployment.weight or 0 for deployment in deployments)
+    for deployment in deployments:
+        point -= deployment.weight or 0
+        if deployment.weight and point < 0:
+            return [deployment, *(other for other in deployments if other is not deployment)]
+    return deployments

@@ -1,0 +1,20 @@
+"""Tokens and what they cost."""
+
+import msgspec
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one answer. `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+def estimate_tokens(text: str) -> int:
+    """A rough count of tokens where no tokenizer has counted: 4 ASCII characters a token, others one each."""
+    if text.isascii():
+        return (len(text) + 3) // 4
+    wide = sum(char > "\x7f" for char in text)
+    return wide + (len(text) - wide + 3) // 4

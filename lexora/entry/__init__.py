@@ -1,0 +1,1 @@
+"""The composition roots: the only readers of the environment, configuration files and the command line."""

@@ -1,0 +1,224 @@
+"""The config file: what may stand in it, and errors that name the place and the mend."""
+
+import json
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from lexora.core.model_map import ModelMap, Route, parse_model_map
+from lexora.providers.table import PROVIDERS
+
+
+class ConfigError(Exception):
+    """Something that whoever starts the gateway must mend; one line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+
+
+class Server(_Section):
+    host: str = "127.0.0.1"
+    port: Port = 8001
+    max_body_mb: float = Field(32, gt=0)
+
+
+class Vllm(_Section):
+    """The main vLLM server. `timeout` is for a whole answer, in seconds."""
+
+    url: Url = "http://localhost:8000"
+    timeout: float = Field(600, gt=0)
+
+
+class BackendModel(_Section):
+    """A model of a backend: `name` is public, `path` what vLLM was started with, and calls it unless told otherwise."""
+
+    name: str = Field(min_length=1)
+    path: str | None = None
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+
+
+class Backend(_Section):
+    """An own model server. Without `models`, it serves what it says it has."""
+
+    enabled: bool = True
+    url: Url
+    models: list[BackendModel] = []
+
+
+class Priorities(_Section):
+    high: int = 1
+    normal: int = 5
+    low: int = 10
+
+
+class Queue(_Section):
+    max_size: int = Field(100, ge=0)
+    default_timeout: float = Field(60, gt=0)
+    priorities: Priorities = Priorities()
+
+
+class RateLimit(_Section):
+    requests_per_minute: int = Field(30, ge=0)
+    tokens_per_minute: int = Field(50_000, ge=0)
+
+
+class RateLimits(_Section):
+    default: RateLimit = RateLimit()
+    users: dict[str, RateLimit] = {}
+
+
+class Retry(_Section):
+    max_attempts: int = Field(3, ge=1)
+    delay_seconds: float = Field(1.0, ge=0)
+    backoff_multiplier: float = Field(2.0, ge=1)
+
+
+class Logging(_Section):
+    """`message_text: false` keeps the users' words out of the log; their length stays."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json"] = "json"
+    message_text: bool = True
+
+
+class Metrics(_Section):
+    enabled: bool = True
+    port: Port = 9090
+
+
+class Cors(_Section):
+    """Web origins (`https://app.example.com`, or `*`) whose pages may call the API."""
+
+    allow_origins: list[str] = []
+
+
+class Settings(_Section):
+    """A config file. Paths in it are relative to the file."""
+
+    server: Server = Server()
+    vllm: Vllm | None = None
+    default_model: str | None = None
+    backends: dict[str, Backend] = {}
+    models: dict[str, Route] = {}
+    model_map: Path | None = None
+    answers: Path | None = None
+    data: Path | None = None
+    queue: Queue | None = None
+    rate_limits: RateLimits | None = None
+    retry: Retry | None = None
+    logging: Logging = Logging()
+    metrics: Metrics | None = None
+    cors: Cors = Cors()
+
+    @field_validator("backends")
+    @classmethod
+    def _known_backends(cls, backends: dict[str, Backend], info: ValidationInfo) -> dict[str, Backend]:
+        for name in backends:
+            if name not in PROVIDERS or PROVIDERS[name].origin != "own":
+                own = ", ".join(name for name, row in PROVIDERS.items() if row.origin == "own")
+                raise ValueError(f"unknown provider '{name}'; a backend is one of {own}")
+        return backends
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Reads a config file; without one, everything is at its default. Raises ConfigError."""
+    if path is None:
+        return Settings()
+    text = _read(path)
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if data is None:
+        return Settings()
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys such as 'server:' and 'models:' at the top")
+    try:
+        settings = Settings.model_validate(data, context=PROVIDERS)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, path, root)) from None
+    relative = {name: getattr(settings, name) for name in ("model_map", "answers", "data")}
+    found = {name: path.parent / value for name, value in relative.items() if value is not None}
+    return settings.model_copy(update=found)
+
+
+def load_model_map(path: Path) -> ModelMap:
+    """Reads a model map (JSON). Raises ConfigError with the exact path of the first mistake."""
+    try:
+        data = json.loads(_read(path))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    try:
+        return parse_model_map(data, PROVIDERS)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, path, None)) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not a text file in UTF-8") from None
+
+
+def _first_problem(error: ValidationError, path: Path, root: yaml.Node | None) -> str:
+    problem = error.errors(include_url=False)[0]
+    location = problem["loc"]
+    line = _line_of(root, location)
+    place = f"{path}:{line}" if line else f"{path}"
+    dotted = _dotted(location)
+    if problem["type"] == "extra_forbidden":
+        close = get_close_matches(str(location[-1]), sorted(_known_keys(Settings)), 1)
+        what = "unknown key" + (f"; did you mean '{close[0]}'?" if close else "; remove it")
+    else:
+        what = problem["msg"].removeprefix("Value error, ")
+        what = what[:1].lower() + what[1:]
+        given = problem.get("input")
+        if isinstance(given, str | int | float) and problem["type"] != "value_error":
+            what += f" (found {given!r})"
+    return f"{place}: {dotted}: {what}" if dotted else f"{place}: {what}"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """`("models", "chat", "deployments", 0, "price")` as `models.chat.deployments[0].price`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "[key]")
+    return text.lstrip(".")
+
+
+def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
+    """The line of a place in a YAML document, or of the nearest enclosing one that stands there."""
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _known_keys(model: type[BaseModel]) -> Iterator[str]:
+    """Every key that a config file may hold, at any depth."""
+    definitions = model.model_json_schema().get("$defs", {})
+    yield from model.model_fields
+    for definition in definitions.values():
+        yield from definition.get("properties", {})

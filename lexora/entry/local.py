@@ -1,0 +1,188 @@
+"""The gateway on one machine: settings, stores, upstreams and server put together."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+import uvloop
+
+from lexora.adapters.http_client import HttpClient
+from lexora.adapters.json_log import JsonFormatter, JsonLog
+from lexora.adapters.ledger import BatchedLedger
+from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
+from lexora.adapters.upstream import HttpUpstream
+from lexora.api.app import create_app
+from lexora.core.gateway import Gateway, Setup
+from lexora.entry.config import ConfigError, Settings, load_settings
+from lexora.entry.model_server import ModelServer, start_model_server
+from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.entry.screen import start_screen
+from lexora.entry.upstreams import credential_of, find_upstreams
+
+KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
+SHUTDOWN_SECONDS = 30
+LOOK_AGAIN_SECONDS = 5.0
+
+log = logging.getLogger("lexora")
+
+
+class Options(NamedTuple):
+    """What the command line says; None is left to the config file."""
+
+    host: str | None = None
+    port: int | None = None
+    config: Path | None = None
+    model: Path | None = None
+    data: Path | None = None
+
+
+def serve(options: Options) -> None:
+    """Runs the gateway until SIGINT or SIGTERM. Raises ConfigError."""
+    settings = load_settings(options.config)
+    host, port = options.host or settings.server.host, options.port or settings.server.port
+    listener = _listen(host, port)
+    model_server = start_model_server(options.model, _progress) if options.model else None
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Local(options, settings, listener, model_server).run())
+    finally:
+        listener.close()
+        if model_server is not None:
+            model_server.stop()
+
+
+class _Local:
+    """One running gateway and what it is made of."""
+
+    def __init__(
+        self, options: Options, settings: Settings, listener: socket.socket, model_server: ModelServer | None
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._listener = listener
+        self._model_server = model_server
+        self._client = HttpClient()
+        self._database = (options.data or settings.data or Path("data")) / "lexora.db"
+        try:
+            self._answers = SqliteAnswers(self._database)
+            records = SqliteRecords(self._database)
+        except OSError as error:
+            raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
+        self._log = JsonLog(sys.stdout.fileno(), message_text=settings.logging.message_text)
+        self._ledger = BatchedLedger([records, self._log])
+
+    async def run(self) -> None:
+        settings = self._settings
+        _configure_logging(settings.logging.level)
+        setup, complete = await self._setup(settings)
+        self._gateway = Gateway(setup, HttpUpstream(self._client, credential_of))
+        app = create_app(
+            self._gateway,
+            self._ledger,
+            allow_origins=settings.cors.allow_origins,
+            max_body_bytes=int(settings.server.max_body_mb * 1024 * 1024),
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                backlog=4096,
+            )
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn handles both while it serves, and raises them again when it is done: by then we end by ourselves.
+            signal.signal(number, lambda *_: None)
+        loop = asyncio.get_running_loop()
+        tasks: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(self._reload())))
+        if not complete:
+            tasks.add(loop.create_task(self._look_again()))
+        print(start_screen(self._listener, setup, self._database, settings), file=sys.stderr, flush=True)
+        try:
+            await server.serve([self._listener])
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._client.close()
+            # Blocks, as nothing else is left to do.
+            self._ledger.close()
+            self._answers.close()
+
+    async def _setup(self, settings: Settings) -> tuple[Setup, bool]:
+        catalogue, answers = load_prepared(settings.answers or SHIPPED)
+        upstreams = await find_upstreams(
+            settings,
+            self._client,
+            configured=self._options.config is not None,
+            model_server=self._model_server.deployment if self._model_server else None,
+            own_port=self._listener.getsockname()[1],
+        )
+        self._answers.replace(answers)
+        return Setup(upstreams.routes, catalogue, self._answers), upstreams.complete
+
+    async def _reload(self) -> None:
+        """On SIGHUP: config, model map and prepared answers are read again; if anything is wrong, all stays as it is."""
+        try:
+            settings = load_settings(self._options.config)
+            setup, _ = await self._setup(settings)
+        except ConfigError as error:
+            log.error("reload refused, the old configuration stays: %s", error)
+            return
+        self._gateway.setup = setup
+        self._log.message_text = settings.logging.message_text
+        log.info("reloaded: %d models, %d prompts", len(setup.routes.names), len(setup.catalogue.prompts))
+
+    async def _look_again(self) -> None:
+        """An upstream that was not up yet when we looked: look until it is."""
+        complete = False
+        while not complete:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            with contextlib.suppress(ConfigError):
+                setup, complete = await self._setup(load_settings(self._options.config))
+                self._gateway.setup = setup
+        log.info("found upstreams: %s", ", ".join(self._gateway.setup.routes.names))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket; connections are taken later. Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is in use; stop what listens there, or choose another port: PORT={port + 1}"
+            ) from None
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another HOST or PORT") from None
+    return listener
+
+
+def _configure_logging(level: str) -> None:
+    """All logging as JSON lines on stdout, uvicorn's included; stderr is for people."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def _progress(message: str) -> None:
+    print(f"lexora: {message}", file=sys.stderr, flush=True)

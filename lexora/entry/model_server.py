@@ -1,0 +1,107 @@
+"""`--model file.gguf`: llama.cpp's own server (the xllamacpp wheel) in a process that ends with the gateway.
+
+Run as a program, this module is that process: `python -m lexora.entry.model_server FILE ALIAS PORT`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lexora.core.model_map import Deployment
+from lexora.entry.config import ConfigError
+from lexora.providers.table import PROVIDERS
+
+_READY = "ready"
+_SLOTS = 4
+
+
+class ModelServer:
+    """A running llama.cpp. `deployment` is how the gateway reaches it."""
+
+    def __init__(self, process: subprocess.Popen[str], deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._process = process
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def start_model_server(path: Path, progress: Callable[[str], None]) -> ModelServer:
+    """Starts llama.cpp with the model in `path` and waits until it is loaded. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ConfigError(f"{path}: the model cannot be read: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise ConfigError(f"{path}: is not a GGUF model; give a file that ends in .gguf")
+    name = path.stem
+    port = _free_port()
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lexora.entry.model_server", str(path), name, str(port)],
+        stdin=subprocess.PIPE,  # never written to: its end tells the server that the gateway is gone
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C in the terminal is the gateway's to handle
+    )
+    said: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda out: said.extend(out.readline().split()), args=(process.stdout,))
+    reader.start()
+    while reader.is_alive():
+        reader.join(2)
+        if reader.is_alive():
+            progress(f"loading {path.name}: {time.monotonic() - started:.0f} s")
+    if said != [_READY]:
+        process.kill()
+        process.wait()
+        raise ConfigError(f"{path}: llama.cpp could not load the model (its own messages are above)")
+    deployment = Deployment.model_validate(
+        {"provider": "llamacpp", "base_url": f"http://127.0.0.1:{port}/v1", "model": name}, context=PROVIDERS
+    )
+    return ModelServer(process, deployment)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serve(path: str, alias: str, port: int) -> None:
+    import xllamacpp  # heavy, and needed in this process only
+
+    params = xllamacpp.CommonParams()
+    params.model.path = path
+    params.model_alias = {alias}
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.n_parallel = _SLOTS
+    params.use_jinja = True
+    params.warmup = False
+    params.verbosity = 0
+    params.ui = False
+    # llama.cpp writes to stdout as well, which is the gateway's line to us.
+    to_gateway = os.dup(1)
+    os.dup2(2, 1)
+    server = xllamacpp.Server(params)
+    os.write(to_gateway, f"{_READY}\n".encode())
+    sys.stdin.read()  # until the gateway ends, however it ends
+    del server
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,46 @@
+"""The prepared answers' files: `catalogue.json` and `responses/<id>/<k>.json`."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from lexora.core.answers import Catalogue, PreparedPrompt
+from lexora.entry.config import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "static_responses"
+
+
+class _CatalogueFile(msgspec.Struct, forbid_unknown_fields=True):
+    prompts: list[PreparedPrompt]
+
+
+class _AnswerFile(msgspec.Struct, forbid_unknown_fields=True):
+    response: str
+
+
+_File = TypeVar("_File")
+
+
+def load_prepared(folder: Path) -> tuple[Catalogue, dict[tuple[str, int], str]]:
+    """The catalogue and every answer, (prompt, variant) to text. Raises ConfigError that names the file at fault."""
+    catalogue_file = folder / "catalogue.json"
+    try:
+        catalogue = Catalogue(_read(catalogue_file, _CatalogueFile).prompts)
+    except ValueError as error:
+        raise ConfigError(f"{catalogue_file}: {error}") from None
+    answers = {}
+    for entry in catalogue.prompts:
+        for variant in range(entry.variants):
+            file = folder / "responses" / entry.id / f"{variant}.json"
+            answers[entry.prompt, variant] = _read(file, _AnswerFile).response
+    return catalogue, answers
+
+
+def _read(file: Path, kind: type[_File]) -> _File:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from None

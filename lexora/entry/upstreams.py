@@ -1,0 +1,187 @@
+"""Which models can be asked: those the config names, and those that upstreams say they have."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import ValidationError
+
+from lexora.adapters.http_client import HttpClient, Origin
+from lexora.core.errors import UpstreamError
+from lexora.core.model_map import Deployment, ModelMap, Route, parse_model_map
+from lexora.core.routing import Routes, Wildcard
+from lexora.entry.config import Backend, ConfigError, Settings, load_model_map
+from lexora.providers.table import PROVIDERS
+
+PROBE_SECONDS = 1.0
+
+
+class ServedModel(NamedTuple):
+    """A model as an upstream's `/models` lists it."""
+
+    id: str
+    root: str | None
+    owned_by: str | None
+
+
+class Upstreams(NamedTuple):
+    """The routes, and whether every upstream that was asked has answered."""
+
+    routes: Routes
+    complete: bool
+
+
+async def find_upstreams(
+    settings: Settings, client: HttpClient, *, configured: bool, model_server: Deployment | None, own_port: int
+) -> Upstreams:
+    """Works out the routes.
+
+    With a config, from what it names; without one (`configured` false), from what answers on the usual ports and
+    the keys in the environment. `model_server` is the llama.cpp that runs for `--model`; it comes first.
+    Raises ConfigError.
+    """
+    routes: dict[str, Route] = {}
+    if model_server is not None:
+        routes[model_server.model] = Route(deployments=[model_server])
+    if configured:
+        named, complete = await _configured(settings, client)
+        wildcards: tuple[Wildcard, ...] = ()
+    else:
+        named, wildcards = await _discovered(client, own_port)
+        complete = bool(named or wildcards or routes)
+    try:
+        model_map = ModelMap(models={**named, **routes} if configured else {**routes, **named})
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    return Upstreams(Routes(model_map, default_model=settings.default_model, wildcards=wildcards), complete)
+
+
+async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str, Route], bool]:
+    routes = dict(settings.models)
+    if settings.model_map is not None:
+        routes |= load_model_map(settings.model_map).models
+    for name, route in routes.items():
+        for position, deployment in enumerate(route.deployments):
+            _require_credential(f"models.{name}.deployments[{position}].credential", deployment)
+    backends = {name: backend for name, backend in settings.backends.items() if backend.enabled}
+    if settings.vllm is not None and "vllm" not in settings.backends:
+        backends["vllm"] = Backend(url=settings.vllm.url)
+    served = await asyncio.gather(*(served_models(client, _base_url(backend.url)) for backend in backends.values()))
+    for (provider, backend), models in zip(backends.items(), served, strict=True):
+        for name, upstream_model in _names(backend, models).items():
+            routes.setdefault(name, Route(deployments=[_own(settings, provider, backend, upstream_model)]))
+    if settings.vllm is not None and settings.default_model and settings.default_model not in _public_names(routes):
+        backend = Backend(url=settings.vllm.url)
+        routes[settings.default_model] = Route(
+            deployments=[_own(settings, "vllm", backend, settings.default_model)]
+        )
+    return routes, None not in served
+
+
+def _names(backend: Backend, served: list[ServedModel] | None) -> dict[str, str]:
+    """Public name → the upstream's own name. vLLM calls a model by its path unless it was told a name to serve."""
+    if not backend.models:
+        return {model.id: model.id for model in served or ()}
+    names = {}
+    for model in backend.models:
+        known = {served_model.id for served_model in served or ()}
+        by_root = {served_model.root: served_model.id for served_model in served or ()}
+        names[model.name] = (
+            model.name if model.name in known else by_root.get(model.path) or model.path or model.name
+        )
+    return names
+
+
+def _own(settings: Settings, provider: str, backend: Backend, upstream_model: str) -> Deployment:
+    data: dict[str, Any] = {"provider": provider, "base_url": _base_url(backend.url), "model": upstream_model}
+    if provider == "vllm" and settings.vllm is not None:
+        data["timeouts"] = {"total": settings.vllm.timeout}
+    return Deployment.model_validate(data, context=PROVIDERS)
+
+
+async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Route], tuple[Wildcard, ...]]:
+    own = [name for name, row in PROVIDERS.items() if row.origin == "own"]
+    own = [name for name in own if urlsplit(PROVIDERS[name].base_url).port != own_port]
+    paid = [name for name, row in PROVIDERS.items() if row.credential_env and os.environ.get(row.credential_env)]
+    deployments = {name: _environment_deployment(name) for name in (*own, *paid)}
+    served = await asyncio.gather(
+        *(
+            served_models(client, deployment.base_url, _authorization(name))
+            for name, deployment in deployments.items()
+        )
+    )
+    routes: dict[str, Route] = {}
+    wildcards: list[Wildcard] = []
+    for (name, deployment), models in zip(deployments.items(), served, strict=True):
+        patterns = PROVIDERS[name].chat_models
+        wildcards += [Wildcard(pattern, deployment) for pattern in patterns if name in paid]
+        for model in models or ():
+            if name in own or any(fnmatchcase(model.id, pattern) for pattern in patterns):
+                provider = model.owned_by if model.owned_by in own else name
+                found = deployment.model_copy(update={"model": model.id, "provider": provider})
+                routes.setdefault(model.id, Route(deployments=[found]))
+    return routes, tuple(wildcards)
+
+
+def _environment_deployment(provider: str) -> Deployment:
+    row = PROVIDERS[provider]
+    data = {"provider": provider, "model": "*"}
+    if row.base_url_env and (url := os.environ.get(row.base_url_env)):
+        # Anthropic's SDK wants the URL without the version, OpenAI's with it.
+        data["base_url"] = url.rstrip("/").removesuffix("/v1") + "/v1"
+    return Deployment.model_validate(data, context=PROVIDERS)
+
+
+def _authorization(provider: str) -> dict[str, str]:
+    row = PROVIDERS[provider]
+    return row.dialect.authorization(os.environ[row.credential_env]) if row.credential_env else {}
+
+
+async def served_models(
+    client: HttpClient, base_url: str, headers: Mapping[str, str] | None = None
+) -> list[ServedModel] | None:
+    """What an upstream's `GET /models` lists; None if it does not answer within PROBE_SECONDS."""
+    url = urlsplit(base_url)
+    tls = url.scheme == "https"
+    head = {"host": url.netloc, "accept-encoding": "identity", **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            response = await client.send(
+                Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
+                f"GET {url.path}/models HTTP/1.1\r\n{lines}\r\n".encode("latin-1"),
+                connect_timeout=PROBE_SECONDS,
+            )
+            try:
+                body = await response.read()
+            finally:
+                response.close()
+        if response.status != 200:
+            return None
+        listed = msgspec.json.decode(body)["data"]
+        return [ServedModel(model["id"], model.get("root"), model.get("owned_by")) for model in listed]
+    except (TimeoutError, UpstreamError, msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def credential_of(reference: str) -> str:
+    """The secret behind `env:NAME`. Its presence was checked when the model map was loaded."""
+    return os.environ.get(reference.removeprefix("env:"), "")
+
+
+def _require_credential(place: str, deployment: Deployment) -> None:
+    if deployment.credential is not None and not credential_of(deployment.credential):
+        name = deployment.credential.removeprefix("env:")
+        raise ConfigError(f"{place}: the environment variable {name} is not set; set it to the upstream's key")
+
+
+def _base_url(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1") + "/v1"
+
+
+def _public_names(routes: Mapping[str, Route]) -> set[str]:
+    return {name for public, route in routes.items() for name in (public, *route.aliases)}

@@ -1,0 +1,72 @@
+"""What a dialect is: how one kind of upstream API is spoken. Pure functions over bytes.
+
+A provider that speaks OpenAI's API is a row in `lexora.providers.table`; any other is one file that implements
+`Dialect`.
+"""
+
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from lexora.core.chat import ChatRequest
+from lexora.core.usage import Usage
+
+
+class Completion(msgspec.Struct):
+    """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object."""
+
+    body: bytes
+    model: str
+    usage: Usage | None
+
+
+class MalformedEvent(Exception):
+    """An event of a stream that is not the JSON object it should be."""
+
+
+class ChunkReader(Protocol):
+    """Turns the events of one upstream stream into OpenAI's chunks, and notes the facts on the way.
+
+    `ended` says that the upstream has given the answer's true end; `tokens_seen` counts the chunks that carried
+    part of an answer; `usage` is the upstream's own count, whether or not the client asked to see it.
+    """
+
+    model: str
+    usage: Usage | None
+    tokens_seen: int
+    ended: bool
+
+    def read(self, data: bytes) -> bytes:
+        """The framed chunks (`data: …` + blank line) that one event's data becomes; empty if none.
+
+        Never frames `[DONE]`: the gateway writes it, at a true end. Raises UpstreamRefused for an error that
+        the upstream reports inside the stream, and MalformedEvent.
+        """
+        ...
+
+
+class Outgoing(NamedTuple):
+    """What to POST: the path below the deployment's base URL, and the body."""
+
+    path: str
+    body: bytes
+
+
+class Dialect(Protocol):
+    """One kind of upstream API."""
+
+    def authorization(self, credential: str) -> dict[str, str]:
+        """The headers that carry our credential."""
+        ...
+
+    def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        """The upstream's form of a request. Raises InvalidRequest for what this upstream cannot do."""
+        ...
+
+    def completion(self, body: bytes) -> Completion:
+        """A plain answer in OpenAI's form. Raises UpstreamRefused (an error inside a 200) and UpstreamBroken."""
+        ...
+
+    def chunk_reader(self, request: ChatRequest) -> ChunkReader:
+        """A reader for one stream that answers `request`."""
+        ...

@@ -1,0 +1,79 @@
+"""Errors of upstreams, in whatever form they come, as the error that the client gets."""
+
+from typing import Any
+
+import msgspec
+
+from lexora.core.errors import UpstreamRefused
+
+# What an upstream's status means to our client. Other 5xx, and statuses no API should send, are 502.
+_SAME = {400, 404, 409, 413, 422, 429, 503, 504}
+_OTHER = {408: 504, 529: 503}
+# What Anthropic's types of errors stand for (https://platform.claude.com/docs/en/api/errors): it gives no numbers in
+# a stream, and OpenAI calls some of them the same.
+_STATUS_OF_TYPE = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_LONGEST_MESSAGE = 2_000
+
+
+def refused(status: int, body: bytes, *, retry_after: bytes | None = None) -> UpstreamRefused:
+    """The client's error for an upstream's error response; `status` 0 for one reported inside a 200 answer.
+
+    Understands OpenAI's envelope (vLLM, llama.cpp, Ollama), Anthropic's, `{"error": "…"}` and `{"detail": …}`.
+    The text of a body that is none of these is not shown: it may be a stack trace.
+    """
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        said = None
+    return refused_as(status, said, retry_after=retry_after)
+
+
+def refused_as(status: int, said: Any, *, retry_after: bytes | None = None) -> UpstreamRefused:
+    """The same for a body that is decoded already."""
+    if status in (401, 403):
+        return UpstreamRefused(
+            f"The upstream refused the gateway's credential (status {status}). "
+            "Whoever runs this gateway must check the deployment's `credential`.",
+            status=502,
+            upstream_status=status,
+            code="upstream_credential_refused",
+        )
+    error = said.get("error", said.get("detail")) if isinstance(said, dict) else None
+    facts: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    message = facts.get("message")
+    if not isinstance(message, str) or not message:
+        message = f"The upstream answered with status {status}." if status else "The upstream reported an error."
+    if status == 0:
+        # Inside a stream the status is a guess from the error's own code (vLLM and llama.cpp put it there) or type.
+        inner = facts.get("code")
+        guess = _STATUS_OF_TYPE.get(_text(facts.get("type")) or "", 500)
+        status = inner if isinstance(inner, int) and 400 <= inner <= 599 else guess
+        upstream_status = 0
+    else:
+        upstream_status = status
+    code = facts.get("code")
+    return UpstreamRefused(
+        message[:_LONGEST_MESSAGE],
+        status=status if status in _SAME else _OTHER.get(status, 502),
+        upstream_status=upstream_status,
+        error_type=_text(facts.get("type")) or "upstream_error",
+        param=_text(facts.get("param")),
+        code=_text(code) or "upstream_error",
+        headers=((b"retry-after", retry_after),) if retry_after else (),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

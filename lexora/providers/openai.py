@@ -1,0 +1,160 @@
+"""The OpenAI dialect: OpenAI itself, vLLM, llama.cpp, Ollama and whatever else serves `/chat/completions`.
+
+Answers are relayed as the upstream's own bytes; they are read only for the facts the gateway needs.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from lexora.core.chat import ChatRequest
+from lexora.core.errors import UpstreamBroken
+from lexora.core.usage import Usage
+from lexora.providers.dialect import Completion, MalformedEvent, Outgoing
+from lexora.providers.errors import refused_as
+from lexora.providers.sse import event
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+
+    def usage(self) -> Usage:
+        cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
+        return Usage(
+            self.prompt_tokens or 0,
+            self.completion_tokens or 0,
+            (cached and cached.cached_tokens) or 0,
+            (reasoning and reasoning.reasoning_tokens) or 0,
+        )
+
+
+class _Completion(msgspec.Struct):
+    model: str = ""
+    usage: _Usage | None = None
+    choices: list[Raw] | None = None
+    error: Any = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[Raw] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+    delta: _Delta | None = None
+
+
+class _Chunk(msgspec.Struct):
+    model: str = ""
+    choices: list[_Choice] | None = None
+    usage: _Usage | UnsetType | None = UNSET
+    error: Any = None
+
+
+_encode = msgspec.json.encode
+_decode_completion = msgspec.json.Decoder(_Completion).decode
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class OpenAIChunkReader:
+    """Relays chunks as they are, less the usage that the client did not ask to see."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.model = ""
+        self.usage: Usage | None = None
+        self.tokens_seen = 0
+        self.ended = False
+        self._show_usage = request.include_usage
+        self._unfinished = set(range(request.known.n or 1))
+
+    def read(self, data: bytes) -> bytes:
+        if data == b"[DONE]":
+            self.ended = True
+            return b""
+        try:
+            chunk = _decode_chunk(data)
+        except msgspec.ValidationError:
+            chunk = _strange_chunk(data)
+        except (msgspec.DecodeError, RecursionError):
+            raise MalformedEvent from None
+        if chunk.error is not None:
+            raise refused_as(0, {"error": chunk.error})
+        if chunk.model:
+            self.model = chunk.model
+        for choice in chunk.choices or ():
+            delta = choice.delta
+            if delta is not None and (
+                delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal
+            ):
+                self.tokens_seen += 1
+            if choice.finish_reason:
+                self._unfinished.discard(choice.index)
+                # Not every server sends [DONE]; every choice having finished is as true an end.
+                self.ended = not self._unfinished
+        if chunk.usage is not UNSET:
+            if chunk.usage is not None:
+                self.usage = chunk.usage.usage()
+            if not self._show_usage:
+                if not chunk.choices:
+                    return b""
+                fields = _decode_fields(data)
+                del fields["usage"]
+                return event(_encode(fields))
+        return event(data)
+
+
+def _strange_chunk(data: bytes) -> _Chunk:
+    """A chunk whose fields have types that the gateway does not know: relayed, as long as it is an object."""
+    try:
+        fields = _decode_fields(data)
+    except msgspec.DecodeError:
+        raise MalformedEvent from None
+    return _Chunk(error=msgspec.json.decode(fields["error"])) if "error" in fields else _Chunk()
+
+
+class OpenAIDialect:
+    """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat)."""
+
+    def authorization(self, credential: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {credential}"}
+
+    def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        fields: dict[str, Any] = {**request.fields, "model": upstream_model}
+        if request.stream and not request.include_usage:
+            # Real tokens need the usage chunk; the reader takes it out again.
+            options = fields.get("stream_options")
+            asked = _decode_fields(options) if options is not None and options != b"null" else {}
+            fields["stream_options"] = {**asked, "include_usage": True}
+        return Outgoing("/chat/completions", _encode(fields))
+
+    def completion(self, body: bytes) -> Completion:
+        try:
+            facts = _decode_completion(body)
+        except (msgspec.DecodeError, RecursionError):
+            raise UpstreamBroken("The upstream's answer is not a chat completion.") from None
+        if facts.error is not None:
+            raise refused_as(0, {"error": facts.error})
+        if facts.choices is None:
+            raise UpstreamBroken("The upstream's answer has no choices.")
+        return Completion(body, facts.model, facts.usage.usage() if facts.usage else None)
+
+    def chunk_reader(self, request: ChatRequest) -> OpenAIChunkReader:
+        return OpenAIChunkReader(request)

@@ -1,0 +1,49 @@
+"""Every provider, one row each. A new OpenAI-like provider is a new row."""
+
+from typing import Literal, NamedTuple
+
+from lexora.providers.anthropic import AnthropicDialect
+from lexora.providers.dialect import Dialect
+from lexora.providers.openai import OpenAIDialect
+
+_OPENAI = OpenAIDialect()
+_ANTHROPIC = AnthropicDialect()
+
+
+class Provider(NamedTuple):
+    """An API dialect with its auth and its whereabouts.
+
+    `base_url` is used by deployments that name none. `credential_env` and `base_url_env` are the environment
+    variables that hold its key and another base URL by convention. `chat_models` are patterns of the names of
+    its chat models.
+    """
+
+    dialect: Dialect
+    origin: Literal["own", "paid"]
+    base_url: str
+    credential_env: str | None = None
+    base_url_env: str | None = None
+    chat_models: tuple[str, ...] = ()
+
+
+PROVIDERS: dict[str, Provider] = {
+    "vllm": Provider(_OPENAI, "own", "http://localhost:8000/v1"),
+    "ollama": Provider(_OPENAI, "own", "http://localhost:11434/v1"),
+    "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1"),
+    "openai": Provider(
+        _OPENAI,
+        "paid",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        ("gpt-[0-9]*", "chatgpt-*", "o[0-9]*"),
+    ),
+    "anthropic": Provider(
+        _ANTHROPIC,
+        "paid",
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        ("claude-*",),
+    ),
+}

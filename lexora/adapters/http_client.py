@@ -13,12 +13,16 @@ from typing import NamedTuple
 import httptools
 
 from lexora.core.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from lexora.core.turn import Turn
 
 # Below the 5 s after which vLLM (uvicorn) and llama.cpp close an idle connection: most are dropped before they race.
 KEEP_IDLE_SECONDS = 4.0
 # A slow client stops its upstream after this much unread, and starts it again when it has been read.
 HIGH_WATER_BYTES = 256 * 1024
 MAX_BODY_BYTES = 256 * 1024 * 1024
+
+
+_turn = Turn()
 
 
 class Origin(NamedTuple):
@@ -88,7 +92,7 @@ class Response:
         finally:
             self._waiter = None
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -111,17 +115,17 @@ class Response:
         elif self._buffered > HIGH_WATER_BYTES and not self._paused:
             self._paused = True
             self._connection.transport.pause_reading()
-        self._wake()
+        self.wake()
 
     def finish(self) -> None:
         self._resume()
         self._complete = True
-        self._wake()
+        self.wake()
 
     def fail(self, error: Exception) -> None:
         if not self._complete and self._error is None:
             self._error = error
-            self._wake()
+            self.wake()
 
 
 class _Connection(asyncio.Protocol):
@@ -147,8 +151,14 @@ class _Connection(asyncio.Protocol):
         if idle_timeout is not None:
             self._last_heard = self.loop.time()
             self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
-        self.transport.write(data)
+        self._unsent = data
+        _turn.add(self._write, self.loop)
         return response
+
+    def _write(self) -> None:
+        if not self.closed:
+            self.transport.write(self._unsent)
+        self._unsent = b""
 
     def abort(self) -> None:
         self.closed = True
@@ -181,7 +191,7 @@ class _Connection(asyncio.Protocol):
                 self._response.fail(UpstreamBroken("The upstream's answer is not valid HTTP."))
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         self.closed = True
         self._stop_silence()
         response, self._response = self._response, None
@@ -211,7 +221,7 @@ class _Connection(asyncio.Protocol):
             self._headers.clear()  # an interim response (100, 103): the real one follows
         else:
             response.status = status
-            response._wake()
+            response.wake()
 
     def on_body(self, body: bytes) -> None:
         if self._response is not None:
@@ -255,12 +265,17 @@ class HttpClient:
         else UpstreamBroken or UpstreamTimeout.
         """
         connection = self._take(origin) or await self._connect(origin, connect_timeout)
-        try:
-            return await self._exchange(connection, data, idle_timeout)
-        except _Stale:
-            # Closed while idle, so the request was not worked on (RFC 9112, 9.3.1): once more, on a fresh connection.
-            connection = await self._connect(origin, connect_timeout)
-            return await self._exchange(connection, data, idle_timeout)
+        while True:
+            response = connection.send(data, idle_timeout)
+            try:
+                await response.head()
+                return response
+            except _Stale:
+                # Closed while idle, so the request was not worked on (RFC 9112, 9.3.1): again, on a fresh connection.
+                connection = await self._connect(origin, connect_timeout)
+            except BaseException:
+                response.close()
+                raise
 
     def close(self) -> None:
         """Closes the idle connections; those in use close with their responses."""
@@ -271,16 +286,6 @@ class HttpClient:
                 connection.abort()
             connections.clear()
 
-    @staticmethod
-    async def _exchange(connection: _Connection, data: bytes, idle_timeout: float | None) -> Response:
-        response = connection.send(data, idle_timeout)
-        try:
-            await response.head()
-        except BaseException:
-            response.close()
-            raise
-        return response
-
     def _take(self, origin: Origin) -> _Connection | None:
         connections = self._idle[origin]
         while connections:
@@ -289,7 +294,7 @@ class HttpClient:
                 return connection
         return None
 
-    async def _connect(self, origin: Origin, timeout: float) -> _Connection:
+    async def _connect(self, origin: Origin, seconds: float) -> _Connection:
         loop = asyncio.get_running_loop()
         if self._sweeper is None:
             self._sweeper = loop.call_later(1.0, self._sweep)
@@ -297,7 +302,7 @@ class HttpClient:
             self._tls = ssl.create_default_context()
         where = f"{origin.host}:{origin.port}"
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(loop, self._idle[origin]),
                     origin.host,
@@ -305,7 +310,7 @@ class HttpClient:
                     ssl=self._tls if origin.tls else None,
                 )
         except TimeoutError:
-            raise UpstreamUnreachable(f"No connection to {where} within {timeout:g} s.") from None
+            raise UpstreamUnreachable(f"No connection to {where} within {seconds:g} s.") from None
         except ssl.SSLError as error:
             raise UpstreamUnreachable(f"No TLS connection to {where}: {error.reason}.") from None
         except OSError as error:

@@ -3,14 +3,48 @@
 import logging
 import os
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from lexora.core.record import Record
 
-_encode = msgspec.json.encode
 SERVICE = "lexora"
+_MESSAGES = {"chat.completions": "chat_completion", "responses": "prepared_answer"}
+
+_encode = msgspec.json.encode
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The fields of a line, camelCased on the wire. Those with a default are left out where they say nothing."""
+
+    timestamp: str
+    level: str
+    service: str
+    message: str
+    request_id: str
+    user_id: str | None
+    origin: str | None
+    model: str
+    upstream_model: str
+    deployment: str
+    stream: bool
+    attempts: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    ttft_ms: float | None
+    duration_ms: float
+    outcome: str
+    status: int
+    latest_user_message_length: int
+    latest_user_message: str | UnsetType = UNSET
+    context_tail_preview: str | UnsetType = UNSET
+    error_code: str | None = None
+    error_message: str | None = None
+    malformed_events: int = 0
 
 
 class JsonLog:
@@ -24,57 +58,54 @@ class JsonLog:
         self.message_text = message_text
 
     def write(self, records: list[Record]) -> None:
-        lines = b"".join([_encode(self._line(record)) + b"\n" for record in records])
+        lines = _encode_lines([self._line(record) for record in records])
         while lines:
             lines = lines[os.write(self._file_descriptor, lines) :]
 
     def close(self) -> None:
         pass
 
-    def _line(self, record: Record) -> dict[str, Any]:
+    def _line(self, record: Record) -> _Line:
         failed = record.outcome == "failed"
-        line: dict[str, Any] = {
-            "timestamp": _iso(record.created_at),
-            "level": "ERROR" if record.status >= 500 else "WARNING" if failed else "INFO",
-            "service": SERVICE,
-            "message": "llm_error" if failed else _MESSAGES[record.endpoint],
-            "requestId": record.request_id,
-            "userId": record.user_id,
-            "origin": record.origin,
-            "model": record.model,
-            "upstreamModel": record.upstream_model,
-            "deployment": record.deployment,
-            "stream": record.stream,
-            "attempts": record.attempts,
-            "tokensIn": record.tokens_in,
-            "tokensOut": record.tokens_out,
-            "costUsd": record.cost_usd,
-            "ttftMs": _tenths(record.ttft_ms),
-            "durationMs": _tenths(record.duration_ms),
-            "outcome": record.outcome,
-            "status": record.status,
-        }
-        if failed:
-            line["errorCode"] = record.error_code
-            line["errorMessage"] = record.error_message
-        if record.malformed_events:
-            line["malformedEvents"] = record.malformed_events
-        line["latestUserMessageLength"] = len(record.latest_user_message)
-        if self.message_text:
-            line["latestUserMessage"] = record.latest_user_message
-            line["contextTailPreview"] = record.context_tail
-        return line
+        ttft = record.ttft_ms
+        return _Line(
+            _iso(record.created_at),
+            "INFO" if not failed else "ERROR" if record.status >= 500 else "WARNING",
+            SERVICE,
+            "llm_error" if failed else _MESSAGES[record.endpoint],
+            record.request_id,
+            record.user_id,
+            record.origin,
+            record.model,
+            record.upstream_model,
+            record.deployment,
+            record.stream,
+            record.attempts,
+            record.tokens_in,
+            record.tokens_out,
+            record.cost_usd,
+            None if ttft is None else round(ttft, 3),
+            round(record.duration_ms, 3),
+            record.outcome,
+            record.status,
+            len(record.latest_user_message),
+            record.latest_user_message if self.message_text else UNSET,
+            record.context_tail if self.message_text else UNSET,
+            record.error_code,
+            record.error_message,
+            record.malformed_events,
+        )
 
 
-_MESSAGES = {"chat.completions": "chat_completion", "responses": "prepared_answer"}
+@lru_cache(maxsize=2)
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def _tenths(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)
+    """Seconds since the epoch as in 2026-01-16T09:30:00.123Z."""
+    whole = int(seconds)
+    return f"{_iso_second(whole)}.{int((seconds - whole) * 1e3):03d}Z"
 
 
 class JsonFormatter(logging.Formatter):

@@ -53,10 +53,10 @@ class BatchedLedger:
                 continue
             try:
                 sink.write(backlog)
-            except Exception as error:  # whatever a sink fails with, the records must not be lost
+            except Exception as error:  # noqa: BLE001 - whatever a sink fails with, the records must not be lost
                 del backlog[:-MOST_WAITING]
                 if not was_failing:
-                    log.error("the ledger cannot write to %s and will try again: %s", type(sink).__name__, error)
+                    log.error("the ledger cannot write to %s and will try again: %s", type(sink).__name__, error)  # noqa: TRY400 - no stack trace: it is not a bug
             else:
                 backlog.clear()
                 if was_failing:

@@ -10,17 +10,16 @@ from lexora.core.record import Record
 
 # The texts of a request go to the log, if anywhere.
 _COLUMNS = [name for name in Record.__struct_fields__ if name not in ("latest_user_message", "context_tail")]
-_REAL = {"created_at", "cost_usd", "ttft_ms", "duration_ms"}
-_INTEGER = {name for name, kind in get_type_hints(Record).items() if kind in (int, bool)}
+_TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     prompt TEXT NOT NULL, variant INTEGER NOT NULL, response TEXT NOT NULL, PRIMARY KEY (prompt, variant)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS requests (%s, PRIMARY KEY (request_id)) WITHOUT ROWID;
-""" % ", ".join(
-    f"{name} {'REAL' if name in _REAL else 'INTEGER' if name in _INTEGER else 'TEXT'}" for name in _COLUMNS
-)
+CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
+"""
+# A batch that is written again after an error must not count twice.
+_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - our own column names
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -33,6 +32,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from None
     return connection
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Gives `requests` the columns of Record that it does not have yet: all of them at first, new ones later."""
+    known = {row[1] for row in connection.execute("PRAGMA table_info(requests)")}
+    kinds = get_type_hints(Record)
+    for name in _COLUMNS:
+        if name not in known:
+            kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
+            connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
 
 
 class SqliteAnswers:
@@ -67,16 +76,13 @@ class SqliteRecords:
 
     def __init__(self, path: Path) -> None:
         self._connection = _connect(path)
+        _add_columns(self._connection)
 
     def write(self, records: list[Record]) -> None:
         count = len(_COLUMNS)
         rows = [msgspec.structs.astuple(record)[:count] for record in records]
         with self._connection:
-            # A batch that is written again after an error must not count twice.
-            self._connection.executemany(
-                f"INSERT OR IGNORE INTO requests VALUES ({', '.join('?' * count)})",
-                rows,
-            )
+            self._connection.executemany(_INSERT, rows)
 
     def close(self) -> None:
         self._connection.close()

@@ -105,7 +105,7 @@ class HttpUpstream:
             "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "lexora",
-            **(provider.dialect.authorization(credential) if credential else {}),
+            **provider.dialect.headers(credential),
             **{name.lower(): value for name, value in deployment.headers.items()},
         }
         tls = url.scheme == "https"
@@ -150,7 +150,11 @@ class HttpChunkStream:
                 if not self._reader.ended:
                     raise
                 piece = b""  # cut after the answer's end: nothing is missing
-            frames = self._frames(self._decoder.feed(piece) if piece else self._decoder.finish())
+            try:
+                events = self._decoder.feed(piece) if piece else self._decoder.finish()
+            except EventTooLarge:
+                raise UpstreamBroken("The upstream sent an event without an end.") from None
+            frames = self._frames(events)
             if not piece:
                 self._done = True
                 if not self._reader.ended:

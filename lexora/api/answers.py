@@ -1,6 +1,5 @@
 """GET /responses/{id}/{k}.json: a prepared answer as the CDN serves it."""
 
-import random
 import time
 import zlib
 
@@ -11,7 +10,7 @@ from lexora.api.http import JSON_TYPE, headers_of, send
 from lexora.core.errors import NotFound
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
-from lexora.core.record import Record, new_request_id
+from lexora.core.record import Record, RequestIds
 
 _CACHE = (b"cache-control", b"public, max-age=300, stale-while-revalidate=86400")
 
@@ -19,9 +18,10 @@ _CACHE = (b"cache-control", b"public, max-age=300, stale-while-revalidate=86400"
 class AnswerEndpoint:
     """One variant of a prepared prompt: `{"response": "…"}`. `q1` is short for `q1_capital`."""
 
-    def __init__(self, gateway: Gateway, ledger: Ledger) -> None:
+    def __init__(self, gateway: Gateway, ledger: Ledger, request_ids: RequestIds) -> None:
         self._gateway = gateway
         self._ledger = ledger
+        self._request_ids = request_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
         started = time.perf_counter()
@@ -34,7 +34,7 @@ class AnswerEndpoint:
         body = msgspec.json.encode({"response": text})
         now = time.time()
         record = Record(
-            new_request_id(now, random.getrandbits(80)),
+            self._request_ids.new(now),
             now,
             "responses",
             origin="edge",
@@ -54,6 +54,6 @@ class AnswerEndpoint:
             await send_({"type": "http.response.start", "status": 304, "headers": headers})
             await send_({"type": "http.response.body", "body": b""})
         else:
-            await send(send_, 200, [JSON_TYPE, *headers], body)
+            await send(scope, send_, 200, [JSON_TYPE, *headers], body)
         record.duration_ms = record.ttft_ms = (time.perf_counter() - started) * 1e3
         self._ledger.add(record)

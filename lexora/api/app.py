@@ -1,5 +1,6 @@
 """The ASGI application: the whole route table on one screen."""
 
+import random
 import time
 from collections.abc import Collection
 
@@ -17,14 +18,16 @@ from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
 from lexora.core.chat import ChatFields
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
+from lexora.core.record import RequestIds
 
 
 def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[str], max_body_bytes: int) -> ASGIApp:
     """The application over a gateway and a ledger. `allow_origins` are web origins that CORS lets in."""
     started_at = time.time()
-    chat = ChatEndpoint(gateway, ledger, max_body_bytes)
+    request_ids = RequestIds(random.getrandbits(48))
+    chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes)
     models = ModelsEndpoint(gateway, started_at)
-    answer = AnswerEndpoint(gateway, ledger)
+    answer = AnswerEndpoint(gateway, ledger, request_ids)
     health = HealthEndpoint(gateway, started_at)
 
     chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", request=ChatFields)

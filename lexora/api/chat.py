@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ from lexora.core.completion import chunks, completion
 from lexora.core.errors import ClientLeft, LexoraError
 from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared, Relay
 from lexora.core.ports import Ledger
-from lexora.core.record import Record, new_request_id
+from lexora.core.record import Record, RequestIds
 from lexora.providers.sse import event
 
 LAST_WORD_SECONDS = 5.0
@@ -28,20 +27,22 @@ log = logging.getLogger("lexora")
 class ChatEndpoint:
     """Answers chat completion requests: one record each, whatever becomes of them."""
 
-    def __init__(self, gateway: Gateway, ledger: Ledger, max_body_bytes: int) -> None:
+    def __init__(self, gateway: Gateway, ledger: Ledger, request_ids: RequestIds, max_body_bytes: int) -> None:
         self._gateway = gateway
         self._ledger = ledger
+        self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         now = time.time()
-        record = Record(new_request_id(now, random.getrandbits(80)), now, "chat.completions")
+        record = Record(self._request_ids.new(now), now, "chat.completions")
         try:
             await self._answer(scope, receive, send, record, started)
         except LexoraError as error:
             _note(record, error)
-            await send_json(send, error.status, error.envelope(), [*_facts(record), *error.headers])
+            await send_json(scope, send, error.status, error.envelope(), [*_facts(record), *error.headers])
         except ClientLeft:
             record.outcome, record.status = "client_left", 499
         except Exception as error:
@@ -49,10 +50,16 @@ class ChatEndpoint:
             unexpected = LexoraError("Something went wrong inside the gateway.", code="internal_error")
             _note(record, unexpected)
             record.error_message = type(error).__name__
-            await send_json(send, 500, unexpected.envelope(), _facts(record))
+            await send_json(scope, send, 500, unexpected.envelope(), _facts(record))
         finally:
             record.duration_ms = (time.perf_counter() - started) * 1e3
             self._ledger.add(record)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        # Asked once: on Python 3.11, asking is a system call.
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
         headers = headers_of(scope)
@@ -64,19 +71,20 @@ class ChatEndpoint:
         if request.stream:
             await self._stream(request, receive, send_, record, started, prepared)
             return
-        with Lifetime(receive) as lifetime:
+        with Lifetime(receive, self._running_loop()) as lifetime:
             answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
         assert not isinstance(answer, Relay)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         body = _prepared_completion(answer, record) if isinstance(answer, Prepared) else answer.body
-        await send(send_, 200, [JSON_TYPE, *_facts(record)], body)
+        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
 
     async def _stream(
         self, request: ChatRequest, receive: Receive, send_: Send, record: Record, started: float, prepared: bool
     ) -> None:
-        events = EventStream(send_, lambda: _facts(record))
+        loop = self._running_loop()
+        events = EventStream(send_, lambda: _facts(record), loop)
         try:
-            with Lifetime(receive) as lifetime:
+            with Lifetime(receive, loop) as lifetime:
                 answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
                 if isinstance(answer, Prepared):
                     record.ttft_ms = (time.perf_counter() - started) * 1e3

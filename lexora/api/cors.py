@@ -34,6 +34,7 @@ class CorsLayer:
         if everyone or origin in self._allowed:
             extra.append((b"access-control-allow-origin", b"*" if everyone else origin))
             extra.append((b"access-control-expose-headers", _EXPOSED))
+        scope.pop("extensions", None)  # a response that is sent in one go could not be added to
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
         asked_headers = headers.get(b"access-control-request-headers")
 

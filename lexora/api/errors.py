@@ -27,15 +27,17 @@ class ErrorLayer:
         except HTTPException as error:
             allow = (error.headers or {}).get("Allow", "")
             if error.status_code == 405 and scope["method"] == "OPTIONS":
-                await send(send_, 200, [(b"allow", f"{allow}, OPTIONS".encode())], b"")
+                await send(scope, send_, 200, [(b"allow", f"{allow}, OPTIONS".encode())], b"")
                 return
-            await _send_error(send_, _of_router(error, scope, allow))
+            await _send_error(scope, send_, _of_router(error, scope, allow))
         except LexoraError as error:
-            await _send_error(send_, error)
+            await _send_error(scope, send_, error)
         except Exception:
             log.exception("unexpected error at %s %s", scope["method"], scope["path"])
             # Should the response be half out already, this raises and the server cuts it: nobody takes it for whole.
-            await _send_error(send_, LexoraError("Something went wrong inside the gateway.", code="internal_error"))
+            await _send_error(
+                scope, send_, LexoraError("Something went wrong inside the gateway.", code="internal_error")
+            )
 
 
 def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
@@ -47,6 +49,6 @@ def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
     return NotFound(f"There is nothing at {method} {path}. See /docs for what there is.")
 
 
-async def _send_error(send_: Send, error: LexoraError) -> None:
+async def _send_error(scope: Scope, send_: Send, error: LexoraError) -> None:
     request_id = (b"x-request-id", b"%032x" % random.getrandbits(128))
-    await send_json(send_, error.status, error.envelope(), [request_id, *error.headers])
+    await send_json(scope, send_, error.status, error.envelope(), [request_id, *error.headers])

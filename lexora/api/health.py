@@ -19,6 +19,7 @@ class HealthEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         setup = self._gateway.setup
         await send_json(
+            scope,
             send,
             200,
             {

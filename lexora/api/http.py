@@ -10,6 +10,9 @@ from lexora.core.errors import ClientLeft, PayloadTooLarge, UnsupportedMediaType
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+# An extension of ASGI that our server offers: a function that sends a whole response in one go.
+RESPOND = "lexora.respond"
+
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -54,18 +57,25 @@ def _too_large(limit: int) -> PayloadTooLarge:
     )
 
 
-async def send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """One whole response."""
+async def send(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """One whole response. Header names are lower case and values hold no line breaks."""
+    respond = scope.get("extensions", {}).get(RESPOND)
+    if respond is not None:
+        respond(status, headers, body)
+        return
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_json(to: Send, status: int, value: Any, headers: Headers = ()) -> None:
+async def send_json(scope: Scope, to: Send, status: int, value: Any, headers: Headers = ()) -> None:
     """One whole JSON response."""
-    await send(to, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
+    await send(scope, to, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers; of repeated ones the last."""
-    return dict(scope["headers"])
+    headers: dict[bytes, bytes] | None = scope.get("lexora.headers")
+    if headers is None:
+        headers = scope["lexora.headers"] = dict(scope["headers"])
+    return headers

@@ -9,55 +9,92 @@ from starlette.types import Receive
 from lexora.core.errors import ClientLeft, DeadlineExceeded
 
 # A short answer is complete before watching for its client would pay; a client's leaving must count within 100 ms.
-WATCH_AFTER_SECONDS = 0.02
+YOUNG_SECONDS = 0.02
+
+
+class _Nursery:
+    """Lifetimes too young to be watched. One timer looks after them all: a timer each would cost more than it saves."""
+
+    def __init__(self) -> None:
+        self._young: set[Lifetime] = set()
+        self._older: list[Lifetime] = []
+        self._ticking = False
+
+    def add(self, lifetime: "Lifetime", loop: asyncio.AbstractEventLoop) -> None:
+        self._young.add(lifetime)
+        if not self._ticking:
+            self._ticking = True
+            loop.call_later(YOUNG_SECONDS, self._tick, loop)
+
+    def discard(self, lifetime: "Lifetime") -> None:
+        self._young.discard(lifetime)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watches those that were here a tick ago already."""
+        for lifetime in self._older:
+            if lifetime in self._young:
+                self._young.discard(lifetime)
+                lifetime.watch()
+        self._older = list(self._young)
+        self._ticking = bool(self._young)
+        if self._ticking:
+            loop.call_later(YOUNG_SECONDS, self._tick, loop)
+
+
+_nursery = _Nursery()
 
 
 class Lifetime:
     """Cancels the work in its `with` block when it must end, which raises ClientLeft or DeadlineExceeded from it.
 
-    Use it when the request's body has been read. One timer serves both ends; the task that watches for the
-    client's leaving is started late, because most answers need none.
+    Use it when the request's body has been read. The task and the timer that watch over it are started after
+    YOUNG_SECONDS, because most answers need none.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        task = asyncio.current_task()
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._receive = receive
-        self._loop = task.get_loop()
-        self._started = self._loop.time()
+        self._loop = loop
+        self._started = loop.time()
         self._seconds = float("inf")
         self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._ending: Exception | None = None
 
     def expire_in(self, seconds: float) -> None:
         """Sets the deadline, in seconds from the start of the lifetime."""
         self._seconds = seconds
         if self._watcher is not None:
-            self._timer.cancel()
             self._set_deadline()
 
+    def watch(self) -> None:
+        """Starts watching for the client's leaving and the deadline."""
+        self._watcher = self._loop.create_task(self._watch())
+        self._set_deadline()
+
     def __enter__(self) -> Self:
-        self._timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._begin_watching)
+        _nursery.add(self, self._loop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        _nursery.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._ending is not None and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise self._ending from None
 
-    def _begin_watching(self) -> None:
-        self._watcher = self._loop.create_task(self._watch())
-        self._set_deadline()
-
     def _set_deadline(self) -> None:
-        # A year stands for "never": a timer of infinite length is an error.
-        self._timer = self._loop.call_at(self._started + min(self._seconds, 3e7), self._expire)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._seconds != float("inf"):
+            self._timer = self._loop.call_at(self._started + self._seconds, self._expire)
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

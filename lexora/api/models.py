@@ -18,11 +18,11 @@ class ModelsEndpoint:
         routes = self._gateway.setup.routes
         wanted = scope["path_params"].get("model")
         if wanted is None:
-            await send_json(send, 200, {"object": "list", "data": [self._model(name) for name in routes.names]})
+            await send_json(scope, send, 200, {"object": "list", "data": [self._model(name) for name in routes.names]})
         elif routes.find(wanted) is None:
             raise ModelNotFound(f"The model '{wanted}' does not exist here. GET /v1/models lists them.", param="model")
         else:
-            await send_json(send, 200, self._model(wanted))
+            await send_json(scope, send, 200, self._model(wanted))
 
     def _model(self, name: str) -> dict[str, object]:
         deployments = self._gateway.setup.routes.find(name) or []

@@ -81,7 +81,7 @@ class Static:
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
-        await send(send_, 200, self._headers, self._body)
+        await send(scope, send_, 200, self._headers, self._body)
 
 
 def openapi_endpoint(description: dict[str, Any]) -> Static:

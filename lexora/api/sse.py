@@ -20,11 +20,11 @@ class EventStream:
     an error after that is an event. Close it in the end.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], Headers]) -> None:
+    def __init__(self, send: Send, headers: Callable[[], Headers], loop: asyncio.AbstractEventLoop) -> None:
         self.started = False
         self._send = send
         self._headers = headers
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._last_sent = self._loop.time()
         self._sending = False
         self._comments: set[asyncio.Task[None]] = set()

@@ -26,9 +26,7 @@ def completion(*, request_id: str, created: int, model: str, text: str, usage: U
     )
 
 
-def chunks(
-    *, request_id: str, created: int, model: str, text: str, usage: Usage, include_usage: bool
-) -> list[bytes]:
+def chunks(*, request_id: str, created: int, model: str, text: str, usage: Usage, include_usage: bool) -> list[bytes]:
     """The same as the data of `chat.completion.chunk` events, a sentence each."""
     head: dict[str, Any] = {
         "id": f"chatcmpl-{request_id}",

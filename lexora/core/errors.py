@@ -1,19 +1,19 @@
 """Every error a client can be told about.
 
-    LexoraError
-    ├── InvalidRequest           400   the request cannot be understood, or asks what nobody here can do
-    │   ├── NotFound             404   no such path or prepared answer
-    │   ├── ModelNotFound        404   no such model
-    │   ├── MethodNotAllowed     405
-    │   ├── PayloadTooLarge      413
-    │   └── UnsupportedMediaType 415
-    ├── NoModelConnected         503   there is nothing to forward to
-    ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
-    └── UpstreamError            …     what became of a call to an upstream
-        ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
-        ├── UpstreamBroken       502   cut, closed, or not understandable
-        ├── UpstreamTimeout      504   stalled
-        └── UpstreamRefused      …     the upstream's own error
+LexoraError
+├── InvalidRequest           400   the request cannot be understood, or asks what nobody here can do
+│   ├── NotFound             404   no such path or prepared answer
+│   ├── ModelNotFound        404   no such model
+│   ├── MethodNotAllowed     405
+│   ├── PayloadTooLarge      413
+│   └── UnsupportedMediaType 415
+├── NoModelConnected         503   there is nothing to forward to
+├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
+└── UpstreamError            …     what became of a call to an upstream
+    ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
+    ├── UpstreamBroken       502   cut, closed, or not understandable
+    ├── UpstreamTimeout      504   stalled
+    └── UpstreamRefused      …     the upstream's own error
 """
 
 from typing import ClassVar
@@ -131,5 +131,5 @@ class UpstreamRefused(UpstreamError):
         return {"error": {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}}
 
 
-class ClientLeft(Exception):  # noqa: N818 - not an error of anyone's: nobody is left to be told
+class ClientLeft(Exception):
     """The client closed its connection before the answer was complete."""

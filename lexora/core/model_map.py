@@ -1,9 +1,9 @@
 """The model map: which deployments stand behind each public model name.
 
-    {"models": {"chat": {"aliases": ["gpt-4o-mini"], "deployments": [
-        {"provider": "vllm", "base_url": "http://localhost:8000/v1", "model": "qwen3-32b"},
-        {"provider": "openai", "model": "gpt-4o-mini", "credential": "env:OPENAI_API_KEY",
-         "price": {"input": 0.15, "output": 0.6}}]}}}
+{"models": {"chat": {"aliases": ["gpt-4o-mini"], "deployments": [
+    {"provider": "vllm", "base_url": "http://localhost:8000/v1", "model": "qwen3-32b"},
+    {"provider": "openai", "model": "gpt-4o-mini", "credential": "env:OPENAI_API_KEY",
+     "price": {"input": 0.15, "output": 0.6}}]}}}
 """
 
 from collections.abc import Mapping

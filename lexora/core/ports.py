@@ -11,9 +11,12 @@ from lexora.core.usage import Usage
 class Completion(Protocol):
     """A plain answer: `body` is a whole `chat.completion` object, ready to send."""
 
-    body: bytes
-    model: str
-    usage: Usage | None
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def usage(self) -> Usage | None: ...
 
 
 class ChunkStream(Protocol):
@@ -23,10 +26,14 @@ class ChunkStream(Protocol):
     `malformed` the number of events that were no JSON and were left out.
     """
 
-    model: str
-    usage: Usage | None
-    tokens_seen: int
-    malformed: int
+    @property
+    def model(self) -> str: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def tokens_seen(self) -> int: ...
+    @property
+    def malformed(self) -> int: ...
 
     async def read(self) -> bytes:
         """The next events, framed for the client; empty at the answer's true end, and never before it.

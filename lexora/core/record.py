@@ -12,7 +12,8 @@ class Record(msgspec.Struct):
     """What became of one request. Times are milliseconds, `created_at` seconds since the epoch.
 
     `usage_estimated` says that the upstream's count never came (a client that left, a stream that broke).
-    `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. The two texts are for the log alone: no table keeps them.
+    `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. The two texts are for the log
+    alone: no table keeps them.
     """
 
     request_id: str
@@ -42,7 +43,16 @@ class Record(msgspec.Struct):
     context_tail: str = ""
 
 
+class RequestIds:
+    """Makes request ids: 32 hex digits that sort by time and are unique across processes.
 
-def new_request_id(now: float, random_bits: int) -> str:
-    """32 hex digits: milliseconds since the epoch, then 80 random bits, so that ids sort by time."""
-    return f"{int(now * 1e3):012x}{random_bits & (1 << 80) - 1:020x}"
+    Milliseconds since the epoch (12 digits), `process` (48 random bits, 12 digits), a count (8 digits).
+    """
+
+    def __init__(self, process: int) -> None:
+        self._process = f"{process & (1 << 48) - 1:012x}"
+        self._count = 0
+
+    def new(self, now: float) -> str:
+        self._count = (self._count + 1) & 0xFFFFFFFF
+        return f"{int(now * 1e3):012x}{self._process}{self._count:08x}"

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lexora.core.model_map import ModelMap, Route, parse_model_map
 from lexora.providers.table import PROVIDERS
@@ -121,7 +121,7 @@ class Settings(_Section):
 
     @field_validator("backends")
     @classmethod
-    def _known_backends(cls, backends: dict[str, Backend], info: ValidationInfo) -> dict[str, Backend]:
+    def _known_backends(cls, backends: dict[str, Backend]) -> dict[str, Backend]:
         for name in backends:
             if name not in PROVIDERS or PROVIDERS[name].origin != "own":
                 own = ", ".join(name for name, row in PROVIDERS.items() if row.origin == "own")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lexora.adapters.http_client import HttpClient, Origin
 from lexora.core.errors import UpstreamError
-from lexora.core.model_map import Deployment, ModelMap, Route, parse_model_map
+from lexora.core.model_map import Deployment, ModelMap, Route
 from lexora.core.routing import Routes, Wildcard
 from lexora.entry.config import Backend, ConfigError, Settings, load_model_map
 from lexora.providers.table import PROVIDERS
@@ -76,9 +76,7 @@ async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str,
             routes.setdefault(name, Route(deployments=[_own(settings, provider, backend, upstream_model)]))
     if settings.vllm is not None and settings.default_model and settings.default_model not in _public_names(routes):
         backend = Backend(url=settings.vllm.url)
-        routes[settings.default_model] = Route(
-            deployments=[_own(settings, "vllm", backend, settings.default_model)]
-        )
+        routes[settings.default_model] = Route(deployments=[_own(settings, "vllm", backend, settings.default_model)])
     return routes, None not in served
 
 
@@ -90,9 +88,7 @@ def _names(backend: Backend, served: list[ServedModel] | None) -> dict[str, str]
     for model in backend.models:
         known = {served_model.id for served_model in served or ()}
         by_root = {served_model.root: served_model.id for served_model in served or ()}
-        names[model.name] = (
-            model.name if model.name in known else by_root.get(model.path) or model.path or model.name
-        )
+        names[model.name] = model.name if model.name in known else by_root.get(model.path) or model.path or model.name
     return names
 
 
@@ -110,7 +106,7 @@ async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Rout
     deployments = {name: _environment_deployment(name) for name in (*own, *paid)}
     served = await asyncio.gather(
         *(
-            served_models(client, deployment.base_url, _authorization(name))
+            served_models(client, deployment.base_url, _credential_headers(name))
             for name, deployment in deployments.items()
         )
     )
@@ -136,9 +132,9 @@ def _environment_deployment(provider: str) -> Deployment:
     return Deployment.model_validate(data, context=PROVIDERS)
 
 
-def _authorization(provider: str) -> dict[str, str]:
+def _credential_headers(provider: str) -> dict[str, str]:
     row = PROVIDERS[provider]
-    return row.dialect.authorization(os.environ[row.credential_env]) if row.credential_env else {}
+    return row.dialect.headers(os.environ[row.credential_env] if row.credential_env else None)
 
 
 async def served_models(

@@ -55,8 +55,8 @@ class Outgoing(NamedTuple):
 class Dialect(Protocol):
     """One kind of upstream API."""
 
-    def authorization(self, credential: str) -> dict[str, str]:
-        """The headers that carry our credential."""
+    def headers(self, credential: str | None) -> dict[str, str]:
+        """The headers of every request: our credential, if there is one, and what else the API wants."""
         ...
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:

@@ -133,15 +133,14 @@ def _strange_chunk(data: bytes) -> _Chunk:
 class OpenAIDialect:
     """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat)."""
 
-    def authorization(self, credential: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {credential}"}
+    def headers(self, credential: str | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {credential}"} if credential else {}
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
         fields: dict[str, Any] = {**request.fields, "model": upstream_model}
         if request.stream and not request.include_usage:
             # Real tokens need the usage chunk; the reader takes it out again.
-            options = fields.get("stream_options")
-            asked = _decode_fields(options) if options is not None and options != b"null" else {}
+            asked = _decode_fields(fields["stream_options"]) if request.known.stream_options else {}
             fields["stream_options"] = {**asked, "include_usage": True}
         return Outgoing("/chat/completions", _encode(fields))
 

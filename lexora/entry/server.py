@@ -1,0 +1,95 @@
+"""uvicorn, with fewer writes.
+
+uvicorn writes the head and the body of every response on its own, as soon as each is there; every such write is a
+system call that may wake the client's process. docs/decisions/0003-one-write-a-turn.md has the measurements.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import uvicorn
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from lexora.api.http import RESPOND, Headers
+from lexora.core.turn import Turn
+
+_turn = Turn()
+
+
+class _Transport:
+    """A transport whose writes wait for the end of the turn. Everything else goes straight through."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            _turn.add(self.flush, self._loop)
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _respond(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
+    """Writes a whole response at once: what uvicorn's `send` does in two calls, for headers that are our own."""
+    if cycle.disconnected:
+        return
+    cycle.response_started = cycle.response_complete = True
+    head = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        head += (name, b": ", value, b"\r\n")
+        if name == b"connection":
+            cycle.keep_alive = False
+    if not cycle.keep_alive and b"connection" not in head:
+        head.append(b"connection: close\r\n")
+    head.append(b"content-length: %d\r\n\r\n" % len(body))
+    if cycle.scope["method"] != "HEAD":
+        head.append(body)
+    cycle.transport.write(b"".join(head))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 on httptools, with one write a turn, and the extension that `lexora.api.http.send` uses."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # it quacks
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.scope["extensions"] = {RESPOND: partial(_respond, cycle)}  # type: ignore[dict-item]  # a function is ours
+        super()._start_asgi_task(cycle, app)
+
+
+def create_server(app: Any, *, keep_alive_seconds: int, shutdown_seconds: int) -> uvicorn.Server:
+    """A uvicorn server for `app`, quiet and without what a gateway does not need."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=OneWriteProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=keep_alive_seconds,
+            timeout_graceful_shutdown=shutdown_seconds,
+        )
+    )

@@ -1,0 +1,38 @@
+"""The Anthropic dialect: Anthropic itself, and servers that serve `/v1/messages` (vLLM and llama.cpp among them)."""
+
+import time
+from collections.abc import Callable
+
+from lexora.core.chat import ChatRequest
+from lexora.providers.anthropic_request import messages_request
+from lexora.providers.anthropic_response import AnthropicChunkReader, completion
+from lexora.providers.dialect import Completion, Outgoing
+
+# The version after it (2026-10-21) takes no temperature and no top_p from any model.
+_VERSION = "2023-06-01"
+
+
+class AnthropicDialect:
+    """Speaks Anthropic's Messages API (https://platform.claude.com/docs/en/api/messages).
+
+    `clock` gives Unix time in seconds, for `created`, which Anthropic does not say. `default_max_tokens` limits the
+    answers to requests that set no limit of their own; thinking counts towards it. Models since Claude 4.5 allow 64,000
+    or more; 16,384 is within the ten minutes that an answer may take unstreamed, by the estimate of Anthropic's SDK.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, default_max_tokens: int = 16_384) -> None:
+        self._clock = clock
+        self._default_max_tokens = default_max_tokens
+
+    def headers(self, credential: str | None) -> dict[str, str]:
+        version = {"anthropic-version": _VERSION}
+        return {"x-api-key": credential, **version} if credential else version
+
+    def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        return Outgoing("/messages", messages_request(request, upstream_model, self._default_max_tokens))
+
+    def completion(self, body: bytes) -> Completion:
+        return completion(body, int(self._clock()))
+
+    def chunk_reader(self, request: ChatRequest) -> AnthropicChunkReader:
+        return AnthropicChunkReader(request, int(self._clock()))

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +33,7 @@ from lexora.entry.upstreams import credential_of, find_upstreams
 KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
 SHUTDOWN_SECONDS = 30
 LOOK_AGAIN_SECONDS = 5.0
+PID_FILE = "lexora.pid"
 GC_THRESHOLDS = (20_000, 20, 20)
 
 log = logging.getLogger("lexora")
@@ -60,6 +64,25 @@ def serve(options: Options) -> None:
             model_server.stop()
 
 
+def reload(options: Options) -> None:
+    """Tells the gateway that keeps its data where `options` say to read its files again. Raises ConfigError."""
+    file = _data_folder(options, load_settings(options.config)) / PID_FILE
+    try:
+        with file.open("r+") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # by the gateway that wrote it, as long as it runs
+                os.kill(int(held.read()), signal.SIGHUP)
+                return
+    except OSError:
+        pass
+    raise ConfigError(f"no gateway is running with its data in {file.parent}; name its folder with --data (DATA=dir)")
+
+
+def _data_folder(options: Options, settings: Settings) -> Path:
+    return options.data or settings.data or Path("data")
+
+
 class _Local:
     """One running gateway and what it is made of."""
 
@@ -71,7 +94,8 @@ class _Local:
         self._listener = listener
         self._model_server = model_server
         self._client = HttpClient()
-        self._database = (options.data or settings.data or Path("data")) / "lexora.db"
+        self._folder = _data_folder(options, settings)
+        self._database = self._folder / "lexora.db"
         try:
             self._answers = SqliteAnswers(self._database)
             records = SqliteRecords(self._database)
@@ -106,7 +130,8 @@ class _Local:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         try:
-            await server.serve([self._listener])
+            with _pid_file(self._folder / PID_FILE):
+                await server.serve([self._listener])
         finally:
             for task in tasks:
                 task.cancel()
@@ -148,6 +173,18 @@ class _Local:
                 setup, complete = await self._setup(load_settings(self._options.config))
                 self._gateway.setup = setup
         log.info("found upstreams: %s", ", ".join(self._gateway.setup.routes.names))
+
+
+@contextlib.contextmanager
+def _pid_file(path: Path) -> Iterator[None]:
+    """Holds a locked file with our process id; of gateways that share a folder, the first has it."""
+    with path.open("a+") as held:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.truncate(0)
+            held.write(f"{os.getpid()}\n")
+            held.flush()
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

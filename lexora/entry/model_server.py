@@ -28,12 +28,12 @@ class ModelServer:
         self._process = process
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Ends the process."""
+        with self._process:  # closes its input, which it takes for the gateway's end
+            try:
+                self._process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
 
 
 def start_model_server(path: Path, progress: Callable[[str], None]) -> ModelServer:
@@ -64,8 +64,8 @@ def start_model_server(path: Path, progress: Callable[[str], None]) -> ModelServ
         if reader.is_alive():
             progress(f"loading {path.name}: {time.monotonic() - started:.0f} s")
     if said != [_READY]:
-        process.kill()
-        process.wait()
+        with process:
+            process.kill()
         raise ConfigError(f"{path}: llama.cpp could not load the model (its own messages are above)")
     deployment = Deployment.model_validate(
         {"provider": "llamacpp", "base_url": f"http://127.0.0.1:{port}/v1", "model": name}, context=PROVIDERS

@@ -1,0 +1,68 @@
+# `make help` lists what there is.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+
+# HOST, PORT, CONFIG, MODEL and DATA become the flags of `lexora serve`.
+SERVE = $(VENV)/bin/lexora serve \
+	$(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(if $(CONFIG),--config '$(CONFIG)') \
+	$(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)')
+
+.DEFAULT_GOAL := help
+.PHONY: help run reload test test-all lint format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=file.gguf, DATA=dir
+	@exec $(SERVE)
+
+reload: $(VENV)/service ## make the running gateway read its config and prepared answers again; DATA=dir
+	@$(VENV)/bin/lexora reload $(if $(DATA),--data '$(DATA)')
+
+test: $(VENV)/dev lint ## check and test, in a few minutes
+	$(VENV)/bin/python -m pytest -q -m 'not slow'
+
+test-all: test ## the tests that take longer as well
+	$(VENV)/bin/python -m pytest -q -m slow
+
+lint: $(VENV)/dev ## style and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+format: $(VENV)/dev ## put the code into its form
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm-router) first
+	@bench/install.sh
+	$(VENV)/bin/python -m bench.run $(ARGS)
+
+lock: ## pin every dependency again, with hashes
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		pyproject.toml -o requirements.txt
+	$(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean: ## remove what was installed and built, but no data
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-lock bench/build *.egg-info
+
+# The stamps say which lock file an environment was made from.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Lexora needs Python 3.11 or newer; name one with PYTHON=python3.x" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "install Python's venv module first (Debian: apt-get install python3-venv)" >&2; exit 2; }
+
+$(VENV)/service: requirements.txt pyproject.toml | $(VENV)/bin/pip
+	@echo "installing what the gateway needs into $(VENV) (once)" >&2
+	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt $(VENV)/service
+	@echo "installing what the tests need into $(VENV) (once)" >&2
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@

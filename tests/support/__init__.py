@@ -1,0 +1,1 @@
+"""What tests start: the gateway, a model server, an upstream that replays recorded bytes."""

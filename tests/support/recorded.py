@@ -1,0 +1,226 @@
+"""An upstream that replays bytes over a real socket: what no real server can be made to do on demand.
+
+A script is what one request gets: bytes to send, and the actions below between them. A server takes the scripts in
+turn and repeats the last one.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RECORDED = Path(__file__).resolve().parents[1] / "recorded"
+
+
+class Sleep(NamedTuple):
+    """Waits; `inf` until the other side leaves."""
+
+    seconds: float
+
+
+class Close:
+    """Closes the connection in an orderly way (FIN)."""
+
+
+class Reset:
+    """Resets the connection (RST)."""
+
+
+Action = bytes | Sleep | Close | Reset
+Script = Sequence[Action]
+
+
+class Received(NamedTuple):
+    """One request as the upstream got it. `connection` counts the connections from 0."""
+
+    connection: int
+    head: bytes
+    body: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines) if name}
+
+    @property
+    def path(self) -> str:
+        return self.head.split(b" ", 2)[1].decode()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RecordedUpstream:
+    """A running server. `received` are the requests so far, `left` when (monotonic) each connection's peer left."""
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        self.received: list[Received] = []
+        self.left: dict[int, float] = {}
+        self.connections = 0
+        self.open_connections = 0
+        self.port = 0
+        self._scripts = list(scripts)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def wait_until_left(self, connection: int = 0, seconds: float = 5) -> float:
+        """When the peer of a connection left, waiting for it."""
+        until = time.monotonic() + seconds
+        while connection not in self.left:
+            assert time.monotonic() < until, "the connection is still open"
+            time.sleep(0.005)
+        return self.left[connection]
+
+    async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        await stop.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
+        self.connections += 1
+        self.open_connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (
+                        int(line.partition(b":")[2])
+                        for line in head.split(b"\r\n")
+                        if line.lower().startswith(b"content-length:")
+                    ),
+                    0,
+                )
+                self.received.append(Received(number, head.removesuffix(b"\r\n\r\n"), await reader.readexactly(length)))
+                script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+                if not await self._play(script, reader, writer, number):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.left.setdefault(number, time.monotonic())
+        finally:
+            self.open_connections -= 1
+            writer.close()
+
+    async def _play(
+        self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    ) -> bool:
+        """Plays one script; False if the connection is over."""
+        for action in script:
+            if isinstance(action, bytes):
+                writer.write(action)
+                await writer.drain()
+            elif isinstance(action, Sleep):
+                leaves = asyncio.ensure_future(reader.read(1))
+                done, _ = await asyncio.wait(
+                    {leaves}, timeout=None if action.seconds == float("inf") else action.seconds
+                )
+                if done:
+                    with contextlib.suppress(ConnectionError):
+                        leaves.result()
+                    self.left.setdefault(number, time.monotonic())
+                    return False
+                leaves.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await leaves
+            elif isinstance(action, Close):
+                return False
+            else:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.transport.abort()
+                return False
+        return True
+
+
+@contextmanager
+def recorded_upstream(*scripts: Script) -> Iterator[RecordedUpstream]:
+    """Serves the scripts on a free port until the block ends."""
+    upstream = RecordedUpstream(scripts)
+    started, stop = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        async def main() -> None:
+            await upstream.serve(started, stop)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        loop.run_until_complete(main())
+        loop.close()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(5)
+    try:
+        yield upstream
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+def json_response(body: Any, status: str = "200 OK", headers: str = "") -> bytes:
+    """A whole JSON response; `headers` are extra lines, each ended by CRLF."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_END = b"0\r\n\r\n"
+
+
+def piece(data: bytes) -> bytes:
+    """One piece of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def token(text: str, **extra: Any) -> bytes:
+    """The event of one content chunk."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    return _event({"choices": [choice], **extra})
+
+
+def finish(reason: str = "stop") -> bytes:
+    """The event of the chunk that ends a choice."""
+    return _event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+
+
+def usage(prompt: int, completion: int) -> bytes:
+    """The event of the chunk that holds the usage."""
+    tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return _event({"choices": [], "usage": tokens})
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def _event(fields: dict[str, Any]) -> bytes:
+    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "recorded", **fields}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def completion(text: str = "Hello.", **extra: Any) -> dict[str, Any]:
+    """A whole plain completion."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "recorded",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        **extra,
+    }

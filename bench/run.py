@@ -54,8 +54,6 @@ def main() -> int:
 def _run_all(names: list[str], settings: Settings, keep: bool) -> list[Outcome]:
     about = report.machine()
     cores = _two_cores()
-    for tool in ("taskset", "cc", "nginx", "wrk"):
-        servers.find_tool(tool)
     if not settings.gateway.exists():
         raise BenchError(f"there is no gateway at {settings.gateway}: name it with --gateway")
     servers.install_peers()

@@ -11,12 +11,6 @@ from bench.procs import BenchError, Proc, Procs, free_port
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 ROUTER = ROOT / ".venv-bench" / "bin" / "vllm-router"
-APT_PACKAGES = {
-    "nginx": "nginx-light",
-    "wrk": "wrk",
-    "cc": "gcc libc6-dev",
-    "taskset": "util-linux",
-}
 
 ANSWER = (
     '{"id":"chatcmpl-8f14e45fceea167a5a36dedd4bea2543","object":"chat.completion",'
@@ -89,10 +83,10 @@ class Server:
 
 
 def find_tool(name: str) -> str:
-    """The path of a program, or an error that names its apt package."""
+    """The path of a program that install.sh has seen to."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
-        raise BenchError(f"{name} is missing: apt-get install {APT_PACKAGES[name]}")
+        raise BenchError(f"{name} is missing: run bench/install.sh")
     return path
 
 
@@ -106,10 +100,9 @@ def compile_c(name: str) -> Path:
 
 
 def install_peers() -> None:
-    """Make .venv-bench from the locked requirements if it is not there."""
-    if not ROUTER.exists():
-        print("installing the peers into .venv-bench", flush=True)
-        subprocess.run([HERE / "install.sh"], check=True)
+    """Make .venv-bench from the locked requirements unless it is there."""
+    if subprocess.run([HERE / "install.sh"], check=False).returncode != 0:
+        raise BenchError("bench/install.sh could not install the peers")
 
 
 def start_plain_upstream(procs: Procs) -> Server:

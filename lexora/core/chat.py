@@ -136,7 +136,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
-    if b"x_" in body or b"\\u" in body:
+    if b'"x_' in body or b"\\u" in body:
         for name in [name for name in fields if name.startswith("x_")]:
             del fields[name]
     return ChatRequest(known, fields)

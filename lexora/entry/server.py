@@ -27,9 +27,9 @@ class _Transport:
         self._waiting: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        if not self._waiting:
-            _turn.add(self.flush, self._loop)
         self._waiting.append(data)
+        if len(self._waiting) == 1:
+            _turn.add(self.flush, self._loop)
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -20,6 +20,9 @@ from bench.settings import Settings
 PROMPT = "What is the capital of France? Answer in one short sentence."
 PREPARED_PROMPT = "日本の首都はどこですか？"
 CONNECTIONS = 64
+WARM_UP_S = 1
+
+Runs = dict[str, list[PlainRun]]  # by what was measured; one a round
 
 
 def forward(procs: Procs, settings: Settings) -> Outcome:
@@ -35,31 +38,28 @@ def forward(procs: Procs, settings: Settings) -> Outcome:
     ]
     body = _body_file(procs, "forward", "bench", PROMPT)
     _expect_answer(gateway, body, ["own", "paid"])
-    many: dict[str, list[PlainRun]] = {server.name: [] for server in targets}
-    single: dict[str, list[PlainRun]] = {server.name: [] for server in targets}
-    sent, in_flight = 1, 0
-    for number in range(settings.rounds + 1):  # round 0 warms up, and counts for the record only
+    many = Runs({server.name: [] for server in targets})
+    single = Runs({server.name: [] for server in targets})
+    for server in targets:
+        run = run_wrk(procs, server, body, CONNECTIONS, WARM_UP_S)
+    sent, in_flight = 1 + run.requests, CONNECTIONS  # the gateway's, which came last
+    for number in outcome.repeat(settings.rounds):
         for server in rotated(targets, number):
-            for kept, connections, seconds in (
+            for runs, connections, seconds in (
                 (many, CONNECTIONS, settings.plain_s),
                 (single, 1, settings.single_s),
             ):
-                run = run_wrk(procs, server, body, connections, seconds if number else 1)
+                run = run_wrk(procs, server, body, connections, seconds)
+                runs[server.name].append(run)
+                _note(outcome, number, server.name, connections, run)
                 if server is gateway:
                     sent, in_flight = sent + run.requests, in_flight + connections
-                if number:
-                    kept[server.name].append(run)
-                    _note_plain(outcome, number, server, connections, run)
-    for server in targets:
-        _add_medians(outcome, server.name, many[server.name])
-        outcome.summary[f"{server.name}: p50 at 1, µs"] = median(run.p50_us for run in single[server.name])
-    pairs = list(zip(many["gateway"], many["vllm-router"], strict=True))
-    outcome.summary["gateway : vllm-router, req per CPU second"] = median(
-        a.rate_of_cpu / b.rate_of_cpu for a, b in pairs
-    )
-    added_us = median(a.p50_us - b.p50_us for a, b in zip(single["gateway"], single["direct"], strict=True))
+    for name in many:
+        _add_rates(outcome, name, many)
+        outcome.summary[f"{name}: p50 at 1, µs"] = median(single[name][i].p50_us for i in outcome.kept())
+    added_us = median(single["gateway"][i].p50_us - single["direct"][i].p50_us for i in outcome.kept())
     outcome.verdicts = [
-        Verdict("requests/s, gateway : vllm-router", median(a.rate / b.rate for a, b in pairs), ">=", 1.0),
+        Verdict("requests/s, gateway : vllm-router", _ratio(outcome, many, "gateway", "vllm-router"), ">=", 1.0),
         Verdict("p50 added at 1 connection", added_us, "<=", 200, " µs"),
     ]
     _stop_and_check_record(procs, gateway, outcome, sent, in_flight)
@@ -76,35 +76,37 @@ def prepared(procs: Procs, settings: Settings) -> Outcome:
         "prepared": _body_file(procs, "prepared", "any", PREPARED_PROMPT),
     }
     _expect_answer(gateway, bodies["prepared"], ["fixed", "edge"])
-    runs: dict[str, list[PlainRun]] = {name: [] for name in bodies}
+    runs = Runs({name: [] for name in bodies})
     sent, in_flight = 1, 0
-    for number in range(settings.rounds + 1):
+    for body in bodies.values():
+        run = run_wrk(procs, gateway, body, CONNECTIONS, WARM_UP_S)
+        sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
+    for number in outcome.repeat(settings.rounds):
         for name in rotated(list(bodies), number):
-            seconds = settings.plain_s if number else 1
-            run = run_wrk(procs, gateway, bodies[name], CONNECTIONS, seconds)
+            run = run_wrk(procs, gateway, bodies[name], CONNECTIONS, settings.plain_s)
+            runs[name].append(run)
+            _note(outcome, number, name, CONNECTIONS, run)
             sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
-            if number:
-                runs[name].append(run)
-                _note_plain(outcome, number, gateway, CONNECTIONS, run, name)
-    for name, kept in runs.items():
-        _add_medians(outcome, name, kept)
-    pairs = list(zip(runs["prepared"], runs["forwarded"], strict=True))
-    outcome.summary["prepared : forwarded, req per CPU second"] = median(
-        a.rate_of_cpu / b.rate_of_cpu for a, b in pairs
-    )
-    ratio = median(a.rate / b.rate for a, b in pairs)
+    for name in runs:
+        _add_rates(outcome, name, runs)
+    ratio = _ratio(outcome, runs, "prepared", "forwarded")
     outcome.verdicts = [Verdict("requests/s, prepared : forwarded", ratio, ">=", 1.5)]
     _stop_and_check_record(procs, gateway, outcome, sent, in_flight)
     return outcome
 
 
-def _add_medians(outcome: Outcome, name: str, runs: list[PlainRun]) -> None:
-    outcome.summary[f"{name}: req/s at {CONNECTIONS}"] = median(run.rate for run in runs)
-    outcome.summary[f"{name}: req per CPU second"] = median(run.rate_of_cpu for run in runs)
+def _add_rates(outcome: Outcome, name: str, runs: Runs) -> None:
+    kept = [runs[name][i] for i in outcome.kept()]
+    outcome.summary[f"{name}: req/s at {CONNECTIONS}"] = median(run.rate for run in kept)
+    outcome.summary[f"{name}: req per CPU second"] = median(run.rate_of_cpu for run in kept)
 
 
-def _note_plain(outcome: Outcome, number: int, server: Server, connections: int, run: PlainRun, what: str = "") -> None:
-    name = what or server.name
+def _ratio(outcome: Outcome, runs: Runs, name: str, to: str) -> float:
+    """Median over the rounds of the ratio of two rates."""
+    return median(runs[name][i].rate / runs[to][i].rate for i in outcome.kept())
+
+
+def _note(outcome: Outcome, number: int, name: str, connections: int, run: PlainRun) -> None:
     outcome.runs.append({"round": number, "what": name, "connections": connections, **asdict(run)})
     outcome.problems += [f"{name}, round {number}: {found}" for found in run.problems()]
     print(

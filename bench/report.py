@@ -5,12 +5,14 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 from bench.servers import HERE, ROOT
+
+CALM = 0.2  # cores: a round in which other work took more does not count
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,31 @@ class Outcome:
     summary: dict[str, float] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # any of them makes the outcome invalid
+    rounds: int = 0  # so far
 
-    @property
-    def disturbance(self) -> float:
-        """CPU, in cores, that other work took during the runs: the median."""
-        return median([float(run["cpu"]["foreign"]) for run in self.runs] or [0.0])
+    def repeat(self, wanted: int) -> Iterator[int]:
+        """Numbers of the rounds to run: as many as are wanted and calm, at most twice as many."""
+        while self.rounds < 2 * wanted and len(self._calm()) < wanted:
+            self.rounds += 1
+            yield self.rounds
+        if not self._calm():
+            self.problems.append(f"other work took more than {CALM} cores in every round: run again when it is quiet")
+
+    def kept(self) -> list[int]:
+        """Indices of the rounds that count: the calm ones, or all if there is none."""
+        return [number - 1 for number in self._calm() or range(1, self.rounds + 1)]
+
+    def _calm(self) -> list[int]:
+        disturbed = {run["round"] for run in self.runs if run["cpu"]["foreign"] > CALM}
+        return [number for number in range(1, self.rounds + 1) if number not in disturbed]
 
     def show(self) -> None:
         """Print the medians and the verdicts."""
         print(f"\n{self.scenario}: medians")
         for name, value in self.summary.items():
             print(f"  {name:40}{_number(value):>12}")
-        if self.disturbance > 0.25:
-            print(
-                f"  NOTE    other work took {self.disturbance:.2f} cores: compare what a CPU second did, or run again"
-            )
+        if len(self.kept()) < self.rounds:
+            print(f"  of {len(self.kept())} rounds of {self.rounds}: in the others, something else used the cores")
         for problem in self.problems:
             print(f"  INVALID {problem}")
         for verdict in self.verdicts:

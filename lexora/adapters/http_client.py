@@ -57,7 +57,7 @@ class Response:
         self._bulk = True
         self._resume()
         while not self._complete:
-            await self._wait()
+            await self.wait()
         return b"".join(self._pieces)
 
     async def chunk(self) -> bytes:
@@ -65,7 +65,7 @@ class Response:
         while not self._pieces:
             if self._complete:
                 return b""
-            await self._wait()
+            await self.wait()
         pieces = self._pieces
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
@@ -78,12 +78,8 @@ class Response:
         if not self._complete:
             self._connection.abort()
 
-    async def head(self) -> None:
-        """Waits for status and headers."""
-        while not self.status:
-            await self._wait()
-
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Waits for something to come. Raises what went wrong."""
         if self._error is not None:
             raise self._error
         self._waiter = self._connection.loop.create_future()
@@ -268,7 +264,8 @@ class HttpClient:
         while True:
             response = connection.send(data, idle_timeout)
             try:
-                await response.head()
+                while not response.status:
+                    await response.wait()
                 return response
             except _Stale:
                 # Closed while idle, so the request was not worked on (RFC 9112, 9.3.1): again, on a fresh connection.

@@ -25,9 +25,21 @@ class _Target(NamedTuple):
     deployment: Deployment
     dialect: Dialect
     origin: Origin
-    path: str
+    path: bytes
     headers: bytes
     credential: str | None
+
+
+def _post(target: _Target, request: ChatRequest, request_id: str) -> bytes:
+    path, body = target.dialect.chat_request(request, target.deployment.model)
+    return b"POST %b%b HTTP/1.1\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        target.path,
+        path.encode(),
+        target.headers,
+        request_id.encode(),
+        len(body),
+        body,
+    )
 
 
 class HttpUpstream:
@@ -40,7 +52,9 @@ class HttpUpstream:
 
     async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
         target = self._target(deployment)
-        response = await self._post(target, request, request_id, None)
+        response = await self._client.send(
+            target.origin, _post(target, request, request_id), connect_timeout=deployment.timeouts.connect
+        )
         try:
             body = await response.read()
         finally:
@@ -54,7 +68,12 @@ class HttpUpstream:
 
     async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> "HttpChunkStream":
         target = self._target(deployment)
-        response = await self._post(target, request, request_id, deployment.timeouts.idle)
+        response = await self._client.send(
+            target.origin,
+            _post(target, request, request_id),
+            connect_timeout=deployment.timeouts.connect,
+            idle_timeout=deployment.timeouts.idle,
+        )
         try:
             if response.status != 200:
                 body = await response.read()
@@ -69,23 +88,6 @@ class HttpUpstream:
             response.close()
             raise
         return HttpChunkStream(response, target.dialect.chunk_reader(request), target.credential)
-
-    async def _post(
-        self, target: _Target, request: ChatRequest, request_id: str, idle_timeout: float | None
-    ) -> Response:
-        path, body = target.dialect.chat_request(request, target.deployment.model)
-        head = b"POST %b HTTP/1.1\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            (target.path + path).encode(),
-            target.headers,
-            request_id.encode(),
-            len(body),
-        )
-        return await self._client.send(
-            target.origin,
-            head + body,
-            connect_timeout=target.deployment.timeouts.connect,
-            idle_timeout=idle_timeout,
-        )
 
     def _target(self, deployment: Deployment) -> _Target:
         # Keyed by identity; the target holds the deployment, so an identity is never used twice.
@@ -113,7 +115,7 @@ class HttpUpstream:
             deployment,
             provider.dialect,
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
-            url.path,
+            url.path.encode(),
             "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
             credential,
         )

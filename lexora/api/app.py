@@ -51,7 +51,7 @@ def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[st
         Route("/docs", docs_endpoint(api), methods=["GET"]),
         Route("/", RedirectResponse("/docs"), methods=["GET"]),
     ]
-    return CorsLayer(ErrorLayer(Router(routes, redirect_slashes=False)), allow_origins)
+    return CorsLayer(ErrorLayer(Router(routes, redirect_slashes=False).app), allow_origins)
 
 
 def _plain(path: str) -> str:

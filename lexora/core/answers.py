@@ -40,8 +40,8 @@ class Catalogue:
                 known = self._by_wording.setdefault(normalise(wording), entry)
                 if known is not entry:
                     raise ValueError(f"'{wording}' stands for both '{known.id}' and '{entry.id}'")
-        # Longer texts cannot match, so they need not be normalised.
-        self._longest = 2 * max(map(len, self._by_wording), default=0) + 64
+        # Longer texts cannot match, so they need not be normalised: NFKC at most halves a Japanese text.
+        self._longest = 2 * max(map(len, self._by_wording), default=0) + 8
 
     @classmethod
     def empty(cls) -> Self:
@@ -49,6 +49,7 @@ class Catalogue:
 
     def match(self, prompt: str) -> PreparedPrompt | None:
         """The entry that `prompt` is a wording of."""
+        prompt = prompt.strip()
         if len(prompt) > self._longest:
             return None
         return self._by_wording.get(normalise(prompt))

@@ -13,14 +13,14 @@ from msgspec import Raw
 from lexora.core.errors import InvalidRequest
 
 
-class ContentPart(msgspec.Struct):
+class ContentPart(msgspec.Struct, gc=False):
     """One part of a message's content; only text is looked at."""
 
     type: str
     text: str | None = None
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     """One message; fields that the gateway does not need stay in the raw request."""
 
     role: str
@@ -44,7 +44,7 @@ class ResponseFormat(msgspec.Struct):
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
-class ChatFields(msgspec.Struct):
+class ChatFields(msgspec.Struct, gc=False):
     """The fields of a chat completion request that the gateway itself relies on (OpenAI's names; `x_*` are ours)."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
@@ -61,7 +61,7 @@ class ChatFields(msgspec.Struct):
     x_timeout: Seconds | None = None
 
 
-class ChatRequest(msgspec.Struct):
+class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it)."""
 
     known: ChatFields

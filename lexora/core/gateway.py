@@ -88,10 +88,17 @@ class Gateway:
             record.cost_usd = 0.0 if deployment.is_free else None  # until the answer's tokens are known
             expire_in(known.x_timeout or deployment.timeouts.total)
             try:
-                return await self._forward(deployment, request, record)
+                if request.stream:
+                    stream = await self._upstream.stream(deployment, request, record.request_id)
+                    return Relay(stream, deployment, request, record)
+                completion = await self._upstream.complete(deployment, request, record.request_id)
             except UpstreamUnreachable:
                 if last == 0:
                     raise
+            else:
+                record.upstream_model = completion.model or deployment.model
+                _settle(record, deployment, request, completion.usage, 0)
+                return completion
         raise AssertionError("a route has at least one deployment")
 
     async def _prepared(self, setup: Setup, request: ChatRequest, record: Record) -> Prepared | None:
@@ -110,15 +117,6 @@ class Gateway:
         record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
         record.usage_estimated = True
         return Prepared(text, usage)
-
-    async def _forward(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion | Relay:
-        if request.stream:
-            stream = await self._upstream.stream(deployment, request, record.request_id)
-            return Relay(stream, deployment, request, record)
-        completion = await self._upstream.complete(deployment, request, record.request_id)
-        record.upstream_model = completion.model or deployment.model
-        _settle(record, deployment, request, completion.usage, 0)
-        return completion
 
 
 def _settle(

@@ -8,7 +8,7 @@ Origin = Literal["edge", "fixed", "cache", "own", "paid"]
 Outcome = Literal["completed", "failed", "client_left"]
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """What became of one request. Times are milliseconds, `created_at` seconds since the epoch.
 
     `usage_estimated` says that the upstream's count never came (a client that left, a stream that broke).

@@ -1,4 +1,4 @@
-"""Work put off to the end of a turn of the event loop."""
+"""Work put off within a turn of the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,23 +7,31 @@ _MOST = 16
 
 
 class Turn:
-    """Runs functions together at the end of the turn in which they came, or as soon as there are many of them.
+    """Runs the first function of a turn at once, and those that follow together, in batches.
 
     For writes to sockets: one by one, each may wake the process at the other end; one after the other, only the
-    first does. Not all of a busy turn's writes wait for its end, or the two ends would work in lockstep.
+    first does. A lone request is not held up, and not all of a busy turn's writes wait for its end, or the two
+    ends would work in lockstep.
     """
 
     def __init__(self) -> None:
+        self._begun = False
         self._waiting: list[Callable[[], None]] = []
 
     def add(self, function: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """`function` runs in this turn of `loop`, or first thing in the next."""
-        waiting = self._waiting
-        if not waiting:
-            loop.call_soon(self._run)
-        waiting.append(function)
-        if len(waiting) >= _MOST:
+        if not self._begun:
+            self._begun = True
+            loop.call_soon(self._end)
+            function()
+            return
+        self._waiting.append(function)
+        if len(self._waiting) >= _MOST:
             self._run()
+
+    def _end(self) -> None:
+        self._begun = False
+        self._run()
 
     def _run(self) -> None:
         waiting, self._waiting = self._waiting, []

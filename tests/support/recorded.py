@@ -1,7 +1,7 @@
 """An upstream that replays bytes over a real socket: what no real server can be made to do on demand.
 
 A script is what one request gets: bytes to send, and the actions below between them. A server takes the scripts in
-turn and repeats the last one.
+turn and repeats the last one. `tests/recorded` holds what real servers sent.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,12 @@ class Sleep(NamedTuple):
     seconds: float
 
 
+class Until(NamedTuple):
+    """Waits until the test sets the event, or the other side leaves."""
+
+    event: threading.Event
+
+
 class Close:
     """Closes the connection in an orderly way (FIN)."""
 
@@ -33,7 +39,7 @@ class Reset:
     """Resets the connection (RST)."""
 
 
-Action = bytes | Sleep | Close | Reset
+Action = bytes | Sleep | Until | Close | Reset
 Script = Sequence[Action]
 
 
@@ -58,36 +64,62 @@ class Received(NamedTuple):
 
 
 class RecordedUpstream:
-    """A running server. `received` are the requests so far, `left` when (monotonic) each connection's peer left."""
+    """A running server. `received` are the requests so far, `left` when (monotonic) each connection's peer left.
+
+    `sent` counts the bytes that it could send: those that the other side, or the network between, has taken.
+    """
 
     def __init__(self, scripts: Sequence[Script]) -> None:
-        self.received: list[Received] = []
-        self.left: dict[int, float] = {}
-        self.connections = 0
         self.open_connections = 0
         self.port = 0
-        self._scripts = list(scripts)
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begin(scripts)
 
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def play(self, *scripts: Script) -> None:
+        """Closes every connection, forgets what was and serves these scripts from now on."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._play_anew(scripts), self._loop).result(10)
+
     def wait_until_left(self, connection: int = 0, seconds: float = 5) -> float:
         """When the peer of a connection left, waiting for it."""
-        until = time.monotonic() + seconds
-        while connection not in self.left:
-            assert time.monotonic() < until, "the connection is still open"
-            time.sleep(0.005)
+        wait_until(lambda: connection in self.left, "the connection to be closed", seconds)
         return self.left[connection]
 
+    def wait_until_received(self, requests: int = 1, seconds: float = 5) -> None:
+        """Waits until so many requests have come."""
+        wait_until(lambda: len(self.received) >= requests, f"{requests} requests", seconds)
+
+    def _begin(self, scripts: Sequence[Script]) -> None:
+        self.received: list[Received] = []
+        self.left: dict[int, float] = {}
+        self.connections = 0
+        self.sent = 0
+        self._scripts = list(scripts)
+
+    async def _play_anew(self, scripts: Sequence[Script]) -> None:
+        handlers = list(self._handlers)
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        self._begin(scripts)
+
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=64 * 1024 * 1024, backlog=512)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         await stop.wait()
         server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
         number = self.connections
         self.connections += 1
         self.open_connections += 1
@@ -108,7 +140,10 @@ class RecordedUpstream:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             self.left.setdefault(number, time.monotonic())
+        except asyncio.CancelledError:
+            writer.transport.abort()
         finally:
+            self._handlers.discard(task)
             self.open_connections -= 1
             writer.close()
 
@@ -120,19 +155,11 @@ class RecordedUpstream:
             if isinstance(action, bytes):
                 writer.write(action)
                 await writer.drain()
-            elif isinstance(action, Sleep):
-                leaves = asyncio.ensure_future(reader.read(1))
-                done, _ = await asyncio.wait(
-                    {leaves}, timeout=None if action.seconds == float("inf") else action.seconds
-                )
-                if done:
-                    with contextlib.suppress(ConnectionError):
-                        leaves.result()
+                self.sent += len(action)
+            elif isinstance(action, Sleep | Until):
+                if await self._peer_leaves(action, reader):
                     self.left.setdefault(number, time.monotonic())
                     return False
-                leaves.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await leaves
             elif isinstance(action, Close):
                 return False
             else:
@@ -141,6 +168,29 @@ class RecordedUpstream:
                 writer.transport.abort()
                 return False
         return True
+
+    async def _peer_leaves(self, wait: Sleep | Until, reader: asyncio.StreamReader) -> bool:
+        """Waits; True if the peer left before the time was over."""
+        leaves = asyncio.ensure_future(reader.read(1))
+        try:
+            if isinstance(wait, Sleep):
+                await asyncio.wait({leaves}, timeout=None if wait.seconds == float("inf") else wait.seconds)
+            else:
+                while not leaves.done() and not wait.event.is_set():
+                    await asyncio.wait({leaves}, timeout=0.005)
+            return leaves.done()
+        finally:
+            leaves.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await leaves
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 5) -> None:
+    """Waits until the condition holds; `what` names it should it never."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"waited {seconds:g} s in vain for {what}"
+        time.sleep(0.005)
 
 
 @contextmanager

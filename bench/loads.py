@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from bench.procs import BenchError, Proc, Procs, machine_cpu_seconds
 from bench.servers import HERE, Server, compile_c, find_tool
 
-T = TypeVar("T")
+CALM = 0.2  # cores: a run during which other work took more does not count
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ class PlainRun:
         """Requests per second."""
         return self.requests / self.seconds
 
-    @property
-    def rate_of_cpu(self) -> float:
-        """Requests per second of the server's CPU: differs from `rate` if it did not get its whole core."""
-        return self.requests / self.seconds / max(self.cpu.server, 0.001)
-
     def problems(self) -> list[str]:
         """What makes the run invalid."""
         found = [f"{self.non_2xx} answers other than 2xx"] if self.non_2xx else []
@@ -77,6 +73,10 @@ class StreamRun:
         if not self.faults and self.good != self.streams:
             found.append(f"only {self.good} of {self.streams} streams are good")
         return found
+
+
+T = TypeVar("T")
+Run = TypeVar("Run", PlainRun, StreamRun)
 
 
 class CpuMeter:
@@ -126,6 +126,25 @@ def rotated(items: list[T], by: int) -> list[T]:
     """The items in turn beginning with another one, so that no server always goes first."""
     by %= len(items)
     return items[by:] + items[:by]
+
+
+def repeat(wanted: int, runs: Mapping[str, Sequence[Run]]) -> Iterator[int]:
+    """Numbers of the rounds to run: until as many as are wanted were calm, at most twice as many."""
+    number = 0
+    while number < 2 * wanted and len(_calm(*runs.values())) < wanted:
+        number += 1
+        yield number
+
+
+def calm_rounds(*columns: Sequence[Run]) -> tuple[list[tuple[Run, ...]], bool]:
+    """The runs of the rounds in which other work left all of them alone; if there is none, all rounds, and False."""
+    calm = _calm(*columns)
+    return calm or list(zip(*columns, strict=True)), bool(calm)
+
+
+def _calm(*columns: Sequence[Run]) -> list[tuple[Run, ...]]:
+    rounds = zip(*columns, strict=True)
+    return [runs for runs in rounds if all(run.cpu.foreign <= CALM for run in runs)]
 
 
 def _run(procs: Procs, server: Server, argv: list[str | Path]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import servers
-from bench.loads import PlainRun, rotated, run_wrk
+from bench.loads import PlainRun, calm_rounds, repeat, rotated, run_wrk
 from bench.procs import BenchError, Procs
 from bench.report import Outcome, Verdict
 from bench.servers import Server
@@ -22,7 +22,7 @@ PREPARED_PROMPT = "日本の首都はどこですか？"
 CONNECTIONS = 64
 WARM_UP_S = 1
 
-Runs = dict[str, list[PlainRun]]  # by what was measured; one a round
+Runs = dict[str, list[PlainRun]]  # by what was measured, one per round
 
 
 def forward(procs: Procs, settings: Settings) -> Outcome:
@@ -38,30 +38,26 @@ def forward(procs: Procs, settings: Settings) -> Outcome:
     ]
     body = _body_file(procs, "forward", "bench", PROMPT)
     _expect_answer(gateway, body, ["own", "paid"])
-    many = Runs({server.name: [] for server in targets})
-    single = Runs({server.name: [] for server in targets})
+    runs: Runs = {f"{server.name} at {n}": [] for server in targets for n in (CONNECTIONS, 1)}
     for server in targets:
         run = run_wrk(procs, server, body, CONNECTIONS, WARM_UP_S)
     sent, in_flight = 1 + run.requests, CONNECTIONS  # the gateway's, which came last
-    for number in outcome.repeat(settings.rounds):
+    for number in repeat(settings.rounds, runs):
         for server in rotated(targets, number):
-            for runs, connections, seconds in (
-                (many, CONNECTIONS, settings.plain_s),
-                (single, 1, settings.single_s),
-            ):
+            for connections, seconds in ((CONNECTIONS, settings.plain_s), (1, settings.single_s)):
+                what = f"{server.name} at {connections}"
                 run = run_wrk(procs, server, body, connections, seconds)
-                runs[server.name].append(run)
-                _note(outcome, number, server.name, connections, run)
+                runs[what].append(run)
+                _note(outcome, number, what, run)
                 if server is gateway:
                     sent, in_flight = sent + run.requests, in_flight + connections
-    for name in many:
-        _add_rates(outcome, name, many)
-        outcome.summary[f"{name}: p50 at 1, µs"] = median(single[name][i].p50_us for i in outcome.kept())
-    added_us = median(single["gateway"][i].p50_us - single["direct"][i].p50_us for i in outcome.kept())
-    outcome.verdicts = [
-        Verdict("requests/s, gateway : vllm-router", _ratio(outcome, many, "gateway", "vllm-router"), ">=", 1.0),
-        Verdict("p50 added at 1 connection", added_us, "<=", 200, " µs"),
-    ]
+    _add_medians(outcome, runs)
+    pairs, calm = calm_rounds(runs[f"gateway at {CONNECTIONS}"], runs[f"vllm-router at {CONNECTIONS}"])
+    ratio = median(ours.rate / router.rate for ours, router in pairs)
+    outcome.verdicts.append(Verdict("requests/s, gateway : vllm-router", ratio, ">=", 1.0, calm=calm))
+    pairs, calm = calm_rounds(runs["gateway at 1"], runs["direct at 1"])
+    added_us = median(ours.p50_us - direct.p50_us for ours, direct in pairs)
+    outcome.verdicts.append(Verdict("p50 added at 1 connection", added_us, "<=", 200, " µs", calm))
     _stop_and_check_record(procs, gateway, outcome, sent, in_flight)
     return outcome
 
@@ -76,41 +72,38 @@ def prepared(procs: Procs, settings: Settings) -> Outcome:
         "prepared": _body_file(procs, "prepared", "any", PREPARED_PROMPT),
     }
     _expect_answer(gateway, bodies["prepared"], ["fixed", "edge"])
-    runs = Runs({name: [] for name in bodies})
+    runs: Runs = {name: [] for name in bodies}
     sent, in_flight = 1, 0
     for body in bodies.values():
         run = run_wrk(procs, gateway, body, CONNECTIONS, WARM_UP_S)
         sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
-    for number in outcome.repeat(settings.rounds):
+    for number in repeat(settings.rounds, runs):
         for name in rotated(list(bodies), number):
             run = run_wrk(procs, gateway, bodies[name], CONNECTIONS, settings.plain_s)
             runs[name].append(run)
-            _note(outcome, number, name, CONNECTIONS, run)
+            _note(outcome, number, name, run)
             sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
-    for name in runs:
-        _add_rates(outcome, name, runs)
-    ratio = _ratio(outcome, runs, "prepared", "forwarded")
-    outcome.verdicts = [Verdict("requests/s, prepared : forwarded", ratio, ">=", 1.5)]
+    _add_medians(outcome, runs)
+    pairs, calm = calm_rounds(runs["prepared"], runs["forwarded"])
+    ratio = median(quick.rate / usual.rate for quick, usual in pairs)
+    outcome.verdicts.append(Verdict("requests/s, prepared : forwarded", ratio, ">=", 1.5, calm=calm))
     _stop_and_check_record(procs, gateway, outcome, sent, in_flight)
     return outcome
 
 
-def _add_rates(outcome: Outcome, name: str, runs: Runs) -> None:
-    kept = [runs[name][i] for i in outcome.kept()]
-    outcome.summary[f"{name}: req/s at {CONNECTIONS}"] = median(run.rate for run in kept)
-    outcome.summary[f"{name}: req per CPU second"] = median(run.rate_of_cpu for run in kept)
+def _add_medians(outcome: Outcome, runs: Runs) -> None:
+    for what, all_runs in runs.items():
+        kept = [run for (run,) in calm_rounds(all_runs)[0]]
+        outcome.summary[f"{what}: req/s"] = median(run.rate for run in kept)
+        outcome.summary[f"{what}: p50, µs"] = median(run.p50_us for run in kept)
+        outcome.summary[f"{what}: p99, µs"] = median(run.p99_us for run in kept)
 
 
-def _ratio(outcome: Outcome, runs: Runs, name: str, to: str) -> float:
-    """Median over the rounds of the ratio of two rates."""
-    return median(runs[name][i].rate / runs[to][i].rate for i in outcome.kept())
-
-
-def _note(outcome: Outcome, number: int, name: str, connections: int, run: PlainRun) -> None:
-    outcome.runs.append({"round": number, "what": name, "connections": connections, **asdict(run)})
-    outcome.problems += [f"{name}, round {number}: {found}" for found in run.problems()]
+def _note(outcome: Outcome, number: int, what: str, run: PlainRun) -> None:
+    outcome.runs.append({"round": number, "what": what, **asdict(run)})
+    outcome.problems += [f"{what}, round {number}: {found}" for found in run.problems()]
     print(
-        f"  {number}  {name:12}{connections:>4} conn {run.rate:>9,.0f} req/s  "
+        f"  {number}  {what:18}{run.rate:>9,.0f} req/s  "
         f"p50 {run.p50_us:>6,} µs  p99 {run.p99_us:>7,} µs  {run.cpu.text()}",
         flush=True,
     )

@@ -5,14 +5,11 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.servers import HERE, ROOT
-
-CALM = 0.2  # cores: a round in which other work took more does not count
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Verdict:
     relation: Literal[">=", "<=", "=="]
     target: float
     unit: str = ""
+    calm: bool = True  # False: other work disturbed every round
 
     @property
     def passed(self) -> bool:
@@ -36,10 +34,11 @@ class Verdict:
 
     def line(self, valid: bool) -> str:
         """The line that is printed of it."""
-        word = ("pass" if self.passed else "MISS") if valid else "INVALID"
+        word = ("pass" if self.passed else "MISS") if valid and self.calm else "INVALID"
         return (
             f"  {word:8}{self.name}: {_number(self.value)}{self.unit} "
             f"(target {self.relation} {_number(self.target)}{self.unit})"
+            + ("" if self.calm else " - other work disturbed every round")
         )
 
 
@@ -52,31 +51,12 @@ class Outcome:
     summary: dict[str, float] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # any of them makes the outcome invalid
-    rounds: int = 0  # so far
-
-    def repeat(self, wanted: int) -> Iterator[int]:
-        """Numbers of the rounds to run: as many as are wanted and calm, at most twice as many."""
-        while self.rounds < 2 * wanted and len(self._calm()) < wanted:
-            self.rounds += 1
-            yield self.rounds
-        if not self._calm():
-            self.problems.append(f"other work took more than {CALM} cores in every round: run again when it is quiet")
-
-    def kept(self) -> list[int]:
-        """Indices of the rounds that count: the calm ones, or all if there is none."""
-        return [number - 1 for number in self._calm() or range(1, self.rounds + 1)]
-
-    def _calm(self) -> list[int]:
-        disturbed = {run["round"] for run in self.runs if run["cpu"]["foreign"] > CALM}
-        return [number for number in range(1, self.rounds + 1) if number not in disturbed]
 
     def show(self) -> None:
         """Print the medians and the verdicts."""
         print(f"\n{self.scenario}: medians")
         for name, value in self.summary.items():
             print(f"  {name:40}{_number(value):>12}")
-        if len(self.kept()) < self.rounds:
-            print(f"  of {len(self.kept())} rounds of {self.rounds}: in the others, something else used the cores")
         for problem in self.problems:
             print(f"  INVALID {problem}")
         for verdict in self.verdicts:
@@ -125,9 +105,10 @@ def write(outcomes: list[Outcome], settings: dict[str, object], about: dict[str,
 
 def exit_code(outcomes: list[Outcome]) -> int:
     """0 all targets met, 1 some missed, 2 some runs invalid."""
-    if any(outcome.problems for outcome in outcomes):
+    verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
+    if any(outcome.problems for outcome in outcomes) or not all(verdict.calm for verdict in verdicts):
         return 2
-    return 0 if all(v.passed for outcome in outcomes for v in outcome.verdicts) else 1
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
 def _number(value: float) -> str:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from statistics import median
 
 from bench import servers
-from bench.loads import StreamRun, rotated, run_streams
+from bench.loads import StreamRun, calm_rounds, repeat, rotated, run_streams
 from bench.procs import Procs
 from bench.report import Outcome, Verdict
 from bench.servers import Server
@@ -25,21 +25,22 @@ def stream(procs: Procs, settings: Settings) -> Outcome:
     runs: dict[str, list[StreamRun]] = {server.name: [] for server in targets}
     for server in targets:
         run_streams(procs, server, 20, 5, 100, 0)  # warm-up
-    for number in outcome.repeat(settings.stream_rounds):
+    for number in repeat(settings.stream_rounds, runs):
         for server in rotated(targets, number):
             ramp_ms = TOKENS * INTERVAL_MS  # one stream's length: the phases stay spread
             run = run_streams(procs, server, STREAMS, TOKENS, ramp_ms, settings.stream_s)
             runs[server.name].append(run)
             _note(outcome, number, server, run)
     for server in targets:
-        kept = [runs[server.name][i] for i in outcome.kept()]
+        kept = [run for (run,) in calm_rounds(runs[server.name])[0]]
         outcome.summary[f"{server.name}: TTFT p50, ms"] = median(run.ttft_us["p50"] / 1000 for run in kept)
         outcome.summary[f"{server.name}: TTFT p99, ms"] = median(run.ttft_us["p99"] / 1000 for run in kept)
         outcome.summary[f"{server.name}: cores used"] = median(run.cpu.server for run in kept)
-    added_us = median(runs["gateway"][i].ttft_us["p99"] - runs["direct"][i].ttft_us["p99"] for i in outcome.kept())
+    pairs, calm = calm_rounds(runs["gateway"], runs["direct"])
+    added_us = median(ours.ttft_us["p99"] - direct.ttft_us["p99"] for ours, direct in pairs)
     outcome.summary["vllm-router: peak RSS, MB"] = targets[1].proc.memory_mb()[1]
     outcome.verdicts = [
-        Verdict("p99 TTFT added", added_us / 1000, "<=", 50, " ms"),
+        Verdict("p99 TTFT added", added_us / 1000, "<=", 50, " ms", calm),
         _none_lost(runs["gateway"]),
         Verdict("peak RSS of the gateway", gateway.proc.memory_mb()[1], "<=", RSS_MB, " MB"),
     ]
@@ -52,13 +53,15 @@ def held(procs: Procs, settings: Settings) -> Outcome:
     upstream = servers.start_stream_upstream(procs, HELD_INTERVAL_MS)
     gateway = servers.start_gateway(procs, upstream, settings.gateway)
     outcome.summary["gateway: RSS at rest, MB"] = gateway.proc.memory_mb()[0]
-    runs = []
-    for number in outcome.repeat(1):
-        runs.append(run_streams(procs, gateway, HELD_STREAMS, settings.held_tokens, HELD_INTERVAL_MS, 0))
-        _note(outcome, number, gateway, runs[-1])
-    outcome.summary["gateway: TTFT p99, ms"] = median(runs[i].ttft_us["p99"] / 1000 for i in outcome.kept())
+    runs: dict[str, list[StreamRun]] = {"gateway": []}
+    for number in repeat(1, runs):
+        run = run_streams(procs, gateway, HELD_STREAMS, settings.held_tokens, HELD_INTERVAL_MS, 0)
+        runs["gateway"].append(run)
+        _note(outcome, number, gateway, run)
+    kept, _ = calm_rounds(runs["gateway"])
+    outcome.summary["gateway: TTFT p99, ms"] = median(run.ttft_us["p99"] / 1000 for (run,) in kept)
     outcome.summary["gateway: peak RSS, MB"] = gateway.proc.memory_mb()[1]
-    outcome.verdicts = [_none_lost(runs)]
+    outcome.verdicts = [_none_lost(runs["gateway"])]
     return outcome
 
 

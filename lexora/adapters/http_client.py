@@ -40,6 +40,8 @@ class _Stale(Exception):
 class Response:
     """One response, from its head on. Read it to the end with `read` or `chunk`, or `close` it."""
 
+    _most = MAX_BODY_BYTES
+
     def __init__(self, connection: "_Connection") -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
@@ -49,7 +51,7 @@ class Response:
         self._complete = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
+        self.paused = False
         self._bulk = False
 
     async def read(self) -> bytes:
@@ -73,6 +75,12 @@ class Response:
         self._resume()
         return piece
 
+    def release(self) -> None:
+        """Lets the connection go back to its pool if nothing but the response's end is still to come."""
+        self._bulk = True
+        self._most = 0
+        self._resume()
+
     def close(self) -> None:
         """Gives the connection up unless the response is complete. Any number of times."""
         if not self._complete:
@@ -93,10 +101,11 @@ class Response:
             self._waiter.set_result(None)
 
     def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             if not self._connection.closed:
                 self._connection.transport.resume_reading()
+                self._connection.last_heard = self._connection.loop.time()  # it was we who did not listen
 
     # Called by the connection.
 
@@ -104,12 +113,12 @@ class Response:
         self._pieces.append(piece)
         self._buffered += len(piece)
         if self._bulk:
-            if self._buffered > MAX_BODY_BYTES:
+            if self._buffered > self._most:
                 self.fail(UpstreamBroken("The upstream's answer is too large."))
                 self._connection.abort()
                 return
-        elif self._buffered > HIGH_WATER_BYTES and not self._paused:
-            self._paused = True
+        elif self._buffered > HIGH_WATER_BYTES and not self.paused:
+            self.paused = True
             self._connection.transport.pause_reading()
         self.wake()
 
@@ -134,18 +143,18 @@ class _Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since = 0.0
         self._idle = idle
-        self._used = False
+        self._used = False  # and has not begun to answer again
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._headers: dict[bytes, bytes] = {}
         self._silence: asyncio.TimerHandle | None = None
-        self._last_heard = 0.0
+        self.last_heard = 0.0
 
     def send(self, data: bytes, idle_timeout: float | None) -> Response:
         response = self._response = Response(self)
         self._headers = response.headers
         if idle_timeout is not None:
-            self._last_heard = self.loop.time()
+            self.last_heard = self.loop.time()
             self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
         self._unsent = data
         _turn.add(self._write, self.loop)
@@ -161,12 +170,13 @@ class _Connection(asyncio.Protocol):
         self.transport.abort()
 
     def _check_silence(self, limit: float) -> None:
-        left = self._last_heard + limit - self.loop.time()
+        response = self._response
+        left = limit if response is not None and response.paused else self.last_heard + limit - self.loop.time()
         if left > 0:
             self._silence = self.loop.call_later(left, self._check_silence, limit)
             return
-        if self._response is not None:
-            self._response.fail(UpstreamTimeout(f"The upstream has sent nothing for {limit:g} s."))
+        if response is not None:
+            response.fail(UpstreamTimeout(f"The upstream has sent nothing for {limit:g} s."))
         self.abort()
 
     # asyncio.Protocol
@@ -176,7 +186,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._silence is not None:
-            self._last_heard = self.loop.time()
+            self.last_heard = self.loop.time()
         if self._response is None:
             self.abort()  # bytes that nobody asked for: the connection cannot be trusted
             return
@@ -187,7 +197,7 @@ class _Connection(asyncio.Protocol):
                 self._response.fail(UpstreamBroken("The upstream's answer is not valid HTTP."))
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
+    def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._stop_silence()
         response, self._response = self._response, None
@@ -198,12 +208,15 @@ class _Connection(asyncio.Protocol):
             response.fail(
                 _Stale() if self._used else UpstreamBroken("The upstream closed the connection without an answer.")
             )
-        elif b"content-length" in self._headers or b"transfer-encoding" in self._headers:
+        elif exc is not None or b"content-length" in self._headers or b"transfer-encoding" in self._headers:
             response.fail(UpstreamBroken("The upstream closed the connection in the middle of its answer."))
         else:
             response.finish()  # a body without a length ends with its connection
 
     # httptools
+
+    def on_message_begin(self) -> None:
+        self._used = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import traceback
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -11,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from lexora.core.record import Record
 
 SERVICE = "lexora"
+_FRAMES = 6
 _MESSAGES = {"chat.completions": "chat_completion", "responses": "prepared_answer"}
 
 _encode = msgspec.json.encode
@@ -118,6 +121,9 @@ class JsonFormatter(logging.Formatter):
             "service": SERVICE,
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0] is not None:
+            # Where it happened, without the lines and values that a stack trace would show.
+            frames = traceback.extract_tb(record.exc_info[2])[-_FRAMES:]
+            line["exception"] = record.exc_info[0].__name__
+            line["location"] = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
         return _encode(line).decode()

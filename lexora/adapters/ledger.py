@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from lexora.core.ports import RecordSink
 from lexora.core.record import Record
 
 FLUSH_SECONDS = 0.25
+CLOSE_SECONDS = 10.0
 # Beyond this, records that a broken sink does not take are given up, oldest first, rather than eat the memory.
 MOST_WAITING = 200_000
 
@@ -19,7 +21,7 @@ class BatchedLedger:
     """The port `Ledger`. A record is in every sink within FLUSH_SECONDS and what one batch takes to write.
 
     `close` writes what is left, so an orderly end loses nothing; a killed process loses what is younger.
-    A sink that fails gets its records again with the next batch.
+    A sink that fails gets its records again with the next batch; in the end it has CLOSE_SECONDS to recover.
     """
 
     def __init__(self, sinks: Sequence[RecordSink]) -> None:
@@ -42,9 +44,15 @@ class BatchedLedger:
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
             self._flush()
-        self._flush()
+        give_up = time.monotonic() + CLOSE_SECONDS
+        while lost := self._flush():
+            if time.monotonic() > give_up:
+                log.error("the ledger could not write %d records, and they are lost", lost)
+                break
+            time.sleep(FLUSH_SECONDS)
 
-    def _flush(self) -> None:
+    def _flush(self) -> int:
+        """Writes what is waiting. Returns how many records are left because their sink failed."""
         fresh = [self._waiting.popleft() for _ in range(len(self._waiting))]
         for sink, backlog in self._backlogs:
             was_failing = bool(backlog)
@@ -61,3 +69,4 @@ class BatchedLedger:
                 backlog.clear()
                 if was_failing:
                     log.info("the ledger writes to %s again", type(sink).__name__)
+        return sum(len(backlog) for _, backlog in self._backlogs)

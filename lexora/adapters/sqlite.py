@@ -1,9 +1,9 @@
 """SQLite on one machine: the prepared answers and the ledger, in one file."""
 
 import sqlite3
-from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -19,23 +19,25 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
 """
-# Rows of one INSERT. sqlite3 gives up the interpreter's lock and takes it again for every statement, which under load
-# costs more than the insert; 23 columns times this stay far below SQLite's 32,766 parameters.
-_ROWS = 100
+# A batch that is written again after an error does not count twice.
+_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - our own column names
+_ROW = f"({', '.join('?' * len(_COLUMNS))})"
+# sqlite3 gives up the interpreter's lock and takes it again for every statement, which under load costs more than the
+# insert; so there is a statement for many rows, within SQLite's 32,766 parameters.
+_MANY = 100
+_INSERT_MANY = _INSERT + ", ".join([_ROW] * _MANY)
 
-
-@cache
-def _insert(rows: int) -> str:
-    """The statement for so many rows. A batch that is written again after an error does not count twice."""
-    row = f"({', '.join('?' * len(_COLUMNS))})"
-    return f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - our own names
+# How long a write waits while another program holds the file. Answers are written by the event loop, and while records
+# wait, so does the log behind them.
+_PATIENCE_SECONDS = 1.0
+_MOST = 2**63 - 1
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Raises OSError if the file cannot be used."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+        connection = sqlite3.connect(path, check_same_thread=False, timeout=_PATIENCE_SECONDS)
         # In WAL mode, NORMAL loses nothing that is committed unless the machine itself loses power.
         connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_SCHEMA}")
     except sqlite3.Error as error:
@@ -58,26 +60,28 @@ class SqliteAnswers:
 
     def __init__(self, path: Path) -> None:
         self._connection = _connect(path)
-        self._load()
+        rows = self._connection.execute("SELECT prompt, variant, response FROM answers")
+        self._answers = {(prompt, variant): text for prompt, variant, text in rows}
 
     async def get(self, prompt: str, variant: int) -> str | None:
         return self._answers.get((prompt, variant))
 
     def replace(self, answers: dict[tuple[str, int], str]) -> None:
-        """Makes the table hold just these answers, (prompt, variant) to text, all at once."""
-        with self._connection:
-            self._connection.execute("DELETE FROM answers")
-            self._connection.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?)", [(*key, text) for key, text in answers.items()]
-            )
-        self._load()
+        """Makes the table hold just these answers, (prompt, variant) to text, all at once. Raises OSError."""
+        if answers == self._answers:
+            return
+        try:
+            with self._connection:
+                self._connection.execute("DELETE FROM answers")
+                self._connection.executemany(
+                    "INSERT INTO answers VALUES (?, ?, ?)", [(*key, text) for key, text in answers.items()]
+                )
+        except sqlite3.Error as error:
+            raise OSError(f"the prepared answers cannot be written: {error}") from None
+        self._answers = answers
 
     def close(self) -> None:
         self._connection.close()
-
-    def _load(self) -> None:
-        rows = self._connection.execute("SELECT prompt, variant, response FROM answers")
-        self._answers = {(prompt, variant): text for prompt, variant, text in rows}
 
 
 class SqliteRecords:
@@ -89,11 +93,18 @@ class SqliteRecords:
 
     def write(self, records: list[Record]) -> None:
         count = len(_COLUMNS)
+        rows = [msgspec.structs.astuple(record)[:count] for record in records]
+        try:
+            self._insert(rows)
+        except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it
+            self._insert([tuple(min(v, _MOST) if isinstance(v, int) else v for v in row) for row in rows])
+
+    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
+        whole = len(rows) - len(rows) % _MANY
         with self._connection:
-            for start in range(0, len(records), _ROWS):
-                some = records[start : start + _ROWS]
-                values = [value for record in some for value in msgspec.structs.astuple(record)[:count]]
-                self._connection.execute(_insert(len(some)), values)
+            for start in range(0, whole, _MANY):
+                self._connection.execute(_INSERT_MANY, list(chain.from_iterable(rows[start : start + _MANY])))
+            self._connection.executemany(_INSERT + _ROW, rows[whole:])
 
     def close(self) -> None:
         self._connection.close()

@@ -131,6 +131,7 @@ class HttpChunkStream:
         self._credential = credential
         self._decoder = EventDecoder()
         self._done = False
+        self._failure: UpstreamError | None = None
 
     @property
     def model(self) -> str:
@@ -146,6 +147,8 @@ class HttpChunkStream:
 
     async def read(self) -> bytes:
         while not self._done:
+            if self._failure is not None:
+                raise self._failure
             try:
                 piece = await self._response.chunk()
             except UpstreamError:
@@ -158,19 +161,22 @@ class HttpChunkStream:
                 raise UpstreamBroken("The upstream sent an event without an end.") from None
             frames = self._frames(events)
             if not piece:
-                self._done = True
-                if not self._reader.ended:
-                    raise UpstreamBroken("The upstream's stream stopped before its answer was finished.")
+                if self._reader.ended:
+                    self._done = True
+                elif self._failure is None:
+                    self._failure = UpstreamBroken("The upstream's stream stopped before its answer was finished.")
             if frames:
                 return frames
         return b""
 
     def close(self) -> None:
-        # After [DONE] the response runs out by itself, and its connection goes back to the pool.
-        if not self._done:
+        if self._done:
+            self._response.release()
+        else:
             self._response.close()
 
     def _frames(self, events: list[bytes]) -> bytes:
+        """What the client gets for `events`. An error among them waits in `_failure` until the rest is out."""
         frames = b""
         for data in events:
             try:
@@ -180,8 +186,9 @@ class HttpChunkStream:
                     self.malformed += 1
                     frames += _LEFT_OUT
             except UpstreamRefused as error:
-                raise _without(error, self._credential) from None
-            if data == b"[DONE]":
+                self._failure = _without(error, self._credential)
+                break
+            if data == b"[DONE]" and self._reader.ended:
                 self._done = True
                 break
         return frames

@@ -28,7 +28,8 @@ class AnswerEndpoint:
         prompt_id, variant = scope["path_params"]["id"], scope["path_params"]["k"]
         setup = self._gateway.setup
         entry = setup.catalogue.by_id(prompt_id)
-        text = await setup.answers.get(entry.prompt, variant) if entry else None
+        known = entry is not None and variant in map(str, range(entry.variants))
+        text = await setup.answers.get(entry.prompt, int(variant)) if entry is not None and known else None
         if entry is None or text is None:
             raise NotFound(f"There is no prepared answer {prompt_id}/{variant}.")
         body = msgspec.json.encode({"response": text})

@@ -41,7 +41,7 @@ def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[st
         ("POST", "/chat/completions", chat, chat_doc),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
-        ("GET", "/responses/{id}/{k:int}.json", answer, answer_doc),
+        ("GET", "/responses/{id}/{k}.json", answer, answer_doc),
         ("GET", "/health", health, Doc("Whether the gateway is up, and what it can answer with.")),
     ]
     api = describe([(method, _plain(path), doc) for method, path, _, doc in table])
@@ -55,5 +55,5 @@ def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[st
 
 
 def _plain(path: str) -> str:
-    """`/a/{b:int}` as OpenAPI writes it: `/a/{b}`."""
-    return path.replace(":path}", "}").replace(":int}", "}")
+    """`/a/{b:path}` as OpenAPI writes it: `/a/{b}`."""
+    return path.replace(":path}", "}")

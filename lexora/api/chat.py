@@ -45,6 +45,9 @@ class ChatEndpoint:
             await send_json(scope, send, error.status, error.envelope(), [*_facts(record), *error.headers])
         except ClientLeft:
             record.outcome, record.status = "client_left", 499
+        except asyncio.CancelledError:
+            _note(record, LexoraError("The gateway was stopped.", code="shutdown"))
+            raise
         except Exception as error:
             log.exception("unexpected error in request %s", record.request_id)
             unexpected = LexoraError("Something went wrong inside the gateway.", code="internal_error")

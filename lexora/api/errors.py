@@ -25,7 +25,7 @@ class ErrorLayer:
         except ClientLeft:
             return
         except HTTPException as error:
-            allow = (error.headers or {}).get("Allow", "")
+            allow = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             if error.status_code == 405 and scope["method"] == "OPTIONS":
                 await send(scope, send_, 200, [(b"allow", f"{allow}, OPTIONS".encode())], b"")
                 return
@@ -38,6 +38,8 @@ class ErrorLayer:
             await _send_error(
                 scope, send_, LexoraError("Something went wrong inside the gateway.", code="internal_error")
             )
+        finally:
+            scope.pop("extensions", None)  # it holds the server's side of the request, which holds the scope
 
 
 def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:

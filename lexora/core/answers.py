@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -21,7 +21,7 @@ class PreparedPrompt(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     prompt: str
     aliases: list[str] = []
-    variants: int = 5
+    variants: Annotated[int, msgspec.Meta(ge=1)] = 5
 
 
 class Catalogue:

@@ -146,8 +146,8 @@ def invalid_field(problem: str) -> InvalidRequest:
     """Turns msgspec's "Expected `str`, got `int` - at `$.a[0].b`" into an error that names `a[0].b`."""
     what, _, path = problem.partition(" - at `$")
     param = path.rstrip("`").lstrip(".")
-    if not param and what.startswith("Object missing required field `"):
-        param = what.split("`")[1]
+    if what.startswith("Object missing required field `"):
+        param = f"{param}.{what.split('`')[1]}".lstrip(".")
         return InvalidRequest(f"The field '{param}' is required.", param=param, code="missing_required_field")
     where = f"Invalid value for '{param}'" if param else "Invalid request"
     return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.", param=param or None, code="invalid_value")

@@ -6,12 +6,13 @@
      "price": {"input": 0.15, "output": 0.6}}]}}}
 """
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from lexora.core.usage import Usage
 
@@ -55,6 +56,27 @@ class Timeouts(_Strict):
     total: float = Field(600.0, gt=0)
 
 
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an http:// or https:// URL, such as http://localhost:8000")
+    if parts.username or parts.password:
+        raise ValueError("must not hold a user name or password; use credential: env:NAME")
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError("must be written in ASCII, without spaces")
+    _ = parts.port  # raises ValueError on a port that is none
+    return url.rstrip("/")
+
+
+def _reference(credential: str) -> str:
+    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", credential):
+        # Whatever it is, it is not repeated: it may be the secret.
+        raise ValueError("must name an environment variable, such as env:OPENAI_API_KEY; never the key itself")
+    return credential
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+CredentialReference = Annotated[str, AfterValidator(_reference)]
 _HeaderText = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
 
 
@@ -69,10 +91,10 @@ class Deployment(_Strict):
 
     provider: str
     model: str = Field(min_length=1)
-    base_url: str
+    base_url: HttpUrl
     origin: Literal["own", "paid"]
     name: _HeaderText | None = Field(None, min_length=1)
-    credential: str | None = Field(None, pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")
+    credential: CredentialReference | None = None
     weight: float | None = Field(None, gt=0)
     price: Price | None = None
     timeouts: Timeouts = Timeouts.model_construct()
@@ -100,7 +122,8 @@ class Deployment(_Strict):
         """Fills what is left out from the provider's row; the rows come as validation context."""
         if not isinstance(data, dict) or info.context is None:
             return data
-        row = info.context.get(data.get("provider"))
+        provider = data.get("provider")
+        row = info.context.get(provider) if isinstance(provider, str) else None
         if row is None:
             return {"base_url": "http://unknown", "origin": "own", **data}  # `provider` itself is at fault
         defaults = {"base_url": row.base_url, "origin": row.origin}
@@ -116,17 +139,6 @@ class Deployment(_Strict):
             hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(info.context)}"
             raise ValueError(f"unknown provider '{name}'; {hint}")
         return name
-
-    @field_validator("base_url")
-    @classmethod
-    def _http_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must be an http:// or https:// URL, such as http://localhost:8000/v1")
-        if parts.username or parts.password:
-            raise ValueError("must not hold a user name or password; use credential: env:NAME")
-        _ = parts.port  # raises ValueError on a port that is none
-        return url.rstrip("/")
 
 
 class Route(_Strict):
@@ -146,13 +158,17 @@ class ModelMap(_Strict):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
-        owner = {name: name for name in self.models}
-        for name, route in self.models.items():
-            for position, alias in enumerate(route.aliases):
-                if owner.setdefault(alias, name) != name or alias == name:
-                    taken_by = owner[alias]
-                    raise ValueError(f"models.{name}.aliases[{position}]: '{alias}' already names model '{taken_by}'")
+        names_are_unique(self.models)
         return self
+
+
+def names_are_unique(models: Mapping[str, Route]) -> None:
+    """Raises ValueError for an alias that is another model's name or alias too."""
+    owner = {name: name for name in models}
+    for name, route in models.items():
+        for position, alias in enumerate(route.aliases):
+            if owner.setdefault(alias, name) != name or alias == name:
+                raise ValueError(f"models.{name}.aliases[{position}]: '{alias}' already names model '{owner[alias]}'")
 
 
 def parse_model_map(data: Any, providers: Mapping[str, ProviderFacts]) -> ModelMap:

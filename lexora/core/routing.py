@@ -9,9 +9,9 @@ from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
 from lexora.core.model_map import Deployment, ModelMap
 
 HOW_TO_CONNECT = (
-    "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080, set OPENAI_API_KEY or "
-    "ANTHROPIC_API_KEY, run `make run MODEL=file.gguf`, or name deployments in a config file "
-    "(`make run CONFIG=file.yaml`); then start the gateway again."
+    "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080: it is found within "
+    "seconds. Or start the gateway again with OPENAI_API_KEY or ANTHROPIC_API_KEY set, with a model of your own "
+    "(`make run MODEL=file.gguf`), or with a config that names deployments (`make run CONFIG=file.yaml`)."
 )
 
 

@@ -19,7 +19,7 @@ class Turn:
         self._waiting: list[Callable[[], None]] = []
 
     def add(self, function: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        """`function` runs in this turn of `loop`, or first thing in the next."""
+        """`function` runs in this turn of `loop`, or first thing in the next. It must not raise."""
         if not self._begun:
             self._begun = True
             loop.call_soon(self._end)

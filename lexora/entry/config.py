@@ -1,15 +1,16 @@
 """The config file: what may stand in it, and errors that name the place and the mend."""
 
 import json
+import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lexora.core.model_map import ModelMap, Route, parse_model_map
+from lexora.core.model_map import HttpUrl, ModelMap, Route, names_are_unique, parse_model_map
 from lexora.providers.table import PROVIDERS
 
 
@@ -22,7 +23,6 @@ class _Section(BaseModel):
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 
 
 class Server(_Section):
@@ -34,7 +34,7 @@ class Server(_Section):
 class Vllm(_Section):
     """The main vLLM server. `timeout` is for a whole answer, in seconds."""
 
-    url: Url = "http://localhost:8000"
+    url: HttpUrl = "http://localhost:8000"
     timeout: float = Field(600, gt=0)
 
 
@@ -50,7 +50,7 @@ class Backend(_Section):
     """An own model server. Without `models`, it serves what it says it has."""
 
     enabled: bool = True
-    url: Url
+    url: HttpUrl
     models: list[BackendModel] = []
 
 
@@ -95,10 +95,16 @@ class Metrics(_Section):
     port: Port = 9090
 
 
+def _origin(origin: str) -> str:
+    if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[!-.0-~]+", origin):
+        raise ValueError("must be an origin as browsers send it, such as https://app.example.com, without a path")
+    return origin
+
+
 class Cors(_Section):
     """Web origins (`https://app.example.com`, or `*`) whose pages may call the API."""
 
-    allow_origins: list[str] = []
+    allow_origins: list[Annotated[str, AfterValidator(_origin)]] = []
 
 
 class Settings(_Section):
@@ -128,6 +134,11 @@ class Settings(_Section):
                 raise ValueError(f"unknown provider '{name}'; a backend is one of {own}")
         return backends
 
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names_are_unique(self.models)
+        return self
+
 
 def load_settings(path: Path | None) -> Settings:
     """Reads a config file; without one, everything is at its default. Raises ConfigError."""
@@ -137,10 +148,11 @@ def load_settings(path: Path | None) -> Settings:
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that there is not
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{place}: not valid YAML: {problem}") from None
     if data is None:
         return Settings()
     if not isinstance(data, dict):
@@ -158,7 +170,7 @@ def load_model_map(path: Path) -> ModelMap:
     """Reads a model map (JSON). Raises ConfigError with the exact path of the first mistake."""
     try:
         data = json.loads(_read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     try:
         return parse_model_map(data, PROVIDERS)
@@ -185,7 +197,7 @@ def _first_problem(error: ValidationError, path: Path, root: yaml.Node | None) -
         close = get_close_matches(str(location[-1]), sorted(_known_keys(Settings)), 1)
         what = "unknown key" + (f"; did you mean '{close[0]}'?" if close else "; remove it")
     else:
-        what = problem["msg"].removeprefix("Value error, ")
+        what = problem["msg"].removeprefix("Value error, ").partition(" or instance of")[0]
         what = what[:1].lower() + what[1:]
         given = problem.get("input")
         if isinstance(given, str | int | float) and problem["type"] != "value_error":

@@ -23,6 +23,7 @@ from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
 from lexora.adapters.upstream import HttpUpstream
 from lexora.api.app import create_app
 from lexora.core.gateway import Gateway, Setup
+from lexora.core.routing import Routes
 from lexora.entry.config import ConfigError, Settings, load_settings
 from lexora.entry.model_server import ModelServer, start_model_server
 from lexora.entry.prepared import SHIPPED, load_prepared
@@ -33,6 +34,7 @@ from lexora.entry.upstreams import credential_of, find_upstreams
 KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
 SHUTDOWN_SECONDS = 30
 LOOK_AGAIN_SECONDS = 5.0
+BACKLOG = 2048
 PID_FILE = "lexora.pid"
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -94,6 +96,8 @@ class _Local:
         self._listener = listener
         self._model_server = model_server
         self._client = HttpClient()
+        self._changing = asyncio.Lock()
+        self._complete = True
         self._folder = _data_folder(options, settings)
         self._database = self._folder / "lexora.db"
         try:
@@ -107,7 +111,10 @@ class _Local:
     async def run(self) -> None:
         settings = self._settings
         _configure_logging(settings.logging.level)
-        setup, complete = await self._setup(settings)
+        try:
+            setup = await self._setup(settings)
+        except OSError as error:
+            raise ConfigError(f"{error}; choose another folder with DATA=dir") from None
         self._gateway = Gateway(setup, HttpUpstream(self._client, credential_of))
         app = create_app(
             self._gateway,
@@ -122,8 +129,8 @@ class _Local:
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(self._reload())))
-        if not complete:
-            tasks.add(loop.create_task(self._look_again()))
+        tasks.add(loop.create_task(self._look_again()))
+        _take_connections(self._listener)
         print(start_screen(self._listener, setup, self._database, settings), file=sys.stderr, flush=True)
         # What exists by now stays, and a request makes next to no cycles: to look for them every 700 objects is waste.
         gc.collect()
@@ -140,39 +147,48 @@ class _Local:
             self._ledger.close()
             self._answers.close()
 
-    async def _setup(self, settings: Settings) -> tuple[Setup, bool]:
+    async def _setup(self, settings: Settings) -> Setup:
         catalogue, answers = load_prepared(settings.answers or SHIPPED)
-        upstreams = await find_upstreams(
+        routes = await self._routes(settings)
+        self._answers.replace(answers)
+        return Setup(routes, catalogue, self._answers)
+
+    async def _routes(self, settings: Settings) -> Routes:
+        routes, self._complete = await find_upstreams(
             settings,
             self._client,
             configured=self._options.config is not None,
             model_server=self._model_server.deployment if self._model_server else None,
             own_port=self._listener.getsockname()[1],
         )
-        self._answers.replace(answers)
-        return Setup(upstreams.routes, catalogue, self._answers), upstreams.complete
+        return routes
 
     async def _reload(self) -> None:
         """On SIGHUP: reads config, model map and prepared answers again; if anything is wrong, all stays as it is."""
-        try:
-            settings = load_settings(self._options.config)
-            setup, _ = await self._setup(settings)
-        except ConfigError as error:
-            log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 - a line is enough
-            return
-        self._gateway.setup = setup
+        async with self._changing:
+            try:
+                settings = load_settings(self._options.config)
+                setup = await self._setup(settings)
+            except (ConfigError, OSError) as error:
+                log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 - a line is enough
+                return
+            self._settings = settings
+            self._gateway.setup = setup
         self._log.message_text = settings.logging.message_text
         log.info("reloaded: %d models, %d prompts", len(setup.routes.names), len(setup.catalogue.prompts))
 
     async def _look_again(self) -> None:
-        """An upstream that was not up yet when we looked: look until it is."""
-        complete = False
-        while not complete:
+        """Upstreams that were not up yet when we looked: looks until they are."""
+        while True:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            with contextlib.suppress(ConfigError):
-                setup, complete = await self._setup(load_settings(self._options.config))
-                self._gateway.setup = setup
-        log.info("found upstreams: %s", ", ".join(self._gateway.setup.routes.names))
+            async with self._changing:
+                if self._complete:
+                    continue
+                with contextlib.suppress(ConfigError):
+                    routes = await self._routes(self._settings)
+                    self._gateway.setup = self._gateway.setup._replace(routes=routes)
+                    if self._complete:
+                        log.info("found upstreams: %s", ", ".join(routes.names))
 
 
 @contextlib.contextmanager
@@ -198,11 +214,23 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} on {host} is in use; stop what listens there, or choose another port: PORT={port + 1}"
-            ) from None
+            raise _in_use(host, port) from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another HOST or PORT") from None
     return listener
+
+
+def _take_connections(listener: socket.socket) -> None:
+    """Listens, before the start-up screen says so. Raises ConfigError: another gateway may have been quicker."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError:
+        raise _in_use(*listener.getsockname()[:2]) from None
+
+
+def _in_use(host: str, port: int) -> ConfigError:
+    return ConfigError(
+        f"port {port} on {host} is in use; stop what listens there, or choose another port: PORT={port + 1}"
+    )
 
 
 def _configure_logging(level: str) -> None:

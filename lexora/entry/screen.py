@@ -37,8 +37,8 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, settings
     if listener.getsockname()[0] not in ("127.0.0.1", "::1"):
         lines += _section("note", ["whoever can reach this address can use these models"])
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompts[0].prompt if prompts else "Hello"}]})
-    curl = f"curl {url}/v1/chat/completions -H 'content-type: application/json' -d {shlex.quote(body.decode())}"
-    return "\n".join(["", *lines, "  try it", f"    {curl}", ""])
+    curl = ["curl", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body.decode()]
+    return "\n".join(["", *lines, "  try it", f"    {shlex.join(curl)}", ""])
 
 
 def _section(name: str, lines: list[str]) -> list[str]:

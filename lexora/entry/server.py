@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from lexora.api.http import RESPOND, Headers
 from lexora.core.turn import Turn
 
+LINGER_SECONDS = 5.0
+
 _turn = Turn()
 
 
@@ -33,12 +35,22 @@ class _Transport:
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if waiting:
+        if waiting and not self._transport.is_closing():  # a client that has left: uvloop would raise
             self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
 
     def close(self) -> None:
         self.flush()
         self._transport.close()
+        if left := self._transport.get_write_buffer_size():
+            self._loop.call_later(LINGER_SECONDS, self._give_up, left)
+
+    def _give_up(self, left: int) -> None:
+        """Cuts off a closed connection whose client reads nothing any more, or it stays open as long as that likes."""
+        now = self._transport.get_write_buffer_size()
+        if now == left:
+            self._transport.abort()
+        elif now:
+            self._loop.call_later(LINGER_SECONDS, self._give_up, now)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -48,6 +60,8 @@ def _respond(cycle: RequestResponseCycle, status: int, headers: Headers, body: b
     """Writes a whole response at once: what uvicorn's `send` does in two calls, for headers that are our own."""
     if cycle.disconnected:
         return
+    if cycle.response_started:
+        raise RuntimeError("The response is half out already.")
     cycle.response_started = cycle.response_complete = True
     head = [STATUS_LINE[status]]
     for name, value in (*cycle.default_headers, *headers):

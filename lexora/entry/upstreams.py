@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,12 +20,16 @@ from lexora.providers.table import PROVIDERS
 PROBE_SECONDS = 1.0
 
 
-class ServedModel(NamedTuple):
+class ServedModel(msgspec.Struct):
     """A model as an upstream's `/models` lists it."""
 
-    id: str
-    root: str | None
-    owned_by: str | None
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    root: str | None = None
+    owned_by: str | None = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[ServedModel]
 
 
 class Upstreams(NamedTuple):
@@ -54,9 +58,13 @@ async def find_upstreams(
         named, wildcards = await _discovered(client, own_port)
         complete = bool(named or wildcards or routes)
     try:
-        model_map = ModelMap(models={**named, **routes} if configured else {**routes, **named})
+        model_map = ModelMap(models={**routes, **named, **routes})
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    default = settings.default_model
+    if default and complete and default not in _public_names(model_map.models):
+        known = ", ".join(model_map.models) or "none"
+        raise ConfigError(f"default_model: there is no model '{default}'; known models: {known}")
     return Upstreams(Routes(model_map, default_model=settings.default_model, wildcards=wildcards), complete)
 
 
@@ -66,14 +74,16 @@ async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str,
         routes |= load_model_map(settings.model_map).models
     for name, route in routes.items():
         for position, deployment in enumerate(route.deployments):
-            _require_credential(f"models.{name}.deployments[{position}].credential", deployment)
+            _require_credential(f"models.{name}.deployments[{position}].credential: ", deployment)
     backends = {name: backend for name, backend in settings.backends.items() if backend.enabled}
     if settings.vllm is not None and "vllm" not in settings.backends:
         backends["vllm"] = Backend(url=settings.vllm.url)
     served = await asyncio.gather(*(served_models(client, _base_url(backend.url)) for backend in backends.values()))
     for (provider, backend), models in zip(backends.items(), served, strict=True):
+        taken = _public_names(routes)
         for name, upstream_model in _names(backend, models).items():
-            routes.setdefault(name, Route(deployments=[_own(settings, provider, backend, upstream_model)]))
+            if name not in taken:
+                routes[name] = Route(deployments=[_own(settings, provider, backend, upstream_model)])
     if settings.vllm is not None and settings.default_model and settings.default_model not in _public_names(routes):
         backend = Backend(url=settings.vllm.url)
         routes[settings.default_model] = Route(deployments=[_own(settings, "vllm", backend, settings.default_model)])
@@ -106,8 +116,8 @@ async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Rout
     deployments = {name: _environment_deployment(name) for name in (*own, *paid)}
     served = await asyncio.gather(
         *(
-            served_models(client, deployment.base_url, _credential_headers(name))
-            for name, deployment in deployments.items()
+            served_models(client, deployment.base_url, _credential_headers(deployment))
+            for deployment in deployments.values()
         )
     )
     routes: dict[str, Route] = {}
@@ -128,13 +138,19 @@ def _environment_deployment(provider: str) -> Deployment:
     data = {"provider": provider, "model": "*"}
     if row.base_url_env and (url := os.environ.get(row.base_url_env)):
         # Anthropic's SDK wants the URL without the version, OpenAI's with it.
-        data["base_url"] = url.rstrip("/").removesuffix("/v1") + "/v1"
-    return Deployment.model_validate(data, context=PROVIDERS)
+        data["base_url"] = _base_url(url)
+    try:
+        deployment = Deployment.model_validate(data, context=PROVIDERS)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"the environment variable {row.base_url_env}: {problem}") from None
+    _require_credential("", deployment)
+    return deployment
 
 
-def _credential_headers(provider: str) -> dict[str, str]:
-    row = PROVIDERS[provider]
-    return row.dialect.headers(os.environ[row.credential_env] if row.credential_env else None)
+def _credential_headers(deployment: Deployment) -> dict[str, str]:
+    credential = credential_of(deployment.credential) if deployment.credential else None
+    return PROVIDERS[deployment.provider].dialect.headers(credential)
 
 
 async def served_models(
@@ -158,9 +174,8 @@ async def served_models(
                 response.close()
         if response.status != 200:
             return None
-        listed = msgspec.json.decode(body)["data"]
-        return [ServedModel(model["id"], model.get("root"), model.get("owned_by")) for model in listed]
-    except (TimeoutError, UpstreamError, msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return msgspec.json.decode(body, type=_ModelList).data
+    except (TimeoutError, UpstreamError, msgspec.DecodeError, RecursionError):
         return None
 
 
@@ -170,9 +185,14 @@ def credential_of(reference: str) -> str:
 
 
 def _require_credential(place: str, deployment: Deployment) -> None:
-    if deployment.credential is not None and not credential_of(deployment.credential):
-        name = deployment.credential.removeprefix("env:")
-        raise ConfigError(f"{place}: the environment variable {name} is not set; set it to the upstream's key")
+    if deployment.credential is None:
+        return
+    credential = credential_of(deployment.credential)
+    variable = f"{place}the environment variable {deployment.credential.removeprefix('env:')}"
+    if not credential:
+        raise ConfigError(f"{variable} is not set; set it to the upstream's key")
+    if not (credential.isascii() and credential.isprintable()):
+        raise ConfigError(f"{variable} holds a line break or another character that no key has; set it again")
 
 
 def _base_url(url: str) -> str:

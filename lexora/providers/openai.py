@@ -125,7 +125,7 @@ def _strange_chunk(data: bytes) -> _Chunk:
     """A chunk whose fields have types that the gateway does not know: relayed, as long as it is an object."""
     try:
         fields = _decode_fields(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise MalformedEvent from None
     return _Chunk(error=msgspec.json.decode(fields["error"])) if "error" in fields else _Chunk()
 

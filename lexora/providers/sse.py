@@ -39,7 +39,8 @@ def _data(block: bytes) -> bytes | None:
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:]
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    # The data is JSON in both dialects, so a line's end in it says no more than a space, and one line can be sent on.
+    return b" ".join(lines) if lines else None
 
 
 def event(data: bytes) -> bytes:

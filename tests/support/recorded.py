@@ -19,6 +19,16 @@ from typing import Any, NamedTuple
 RECORDED = Path(__file__).resolve().parents[1] / "recorded"
 
 
+def recorded(name: str) -> "list[Action]":
+    """What a real server sent, byte for byte but for the chunks: one for each event, where the body was chunked."""
+    head, _, body = (RECORDED / name).read_bytes().partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    if not any(line.lower() == b"transfer-encoding: chunked" for line in lines):
+        return [head + b"\r\n\r\n" + body]
+    events = [event + b"\n\n" for event in body.split(b"\n\n") if event]
+    return [head + b"\r\n\r\n", *map(piece, events), STREAM_END]
+
+
 class Sleep(NamedTuple):
     """Waits; `inf` until the other side leaves."""
 
@@ -237,15 +247,20 @@ def piece(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def token(text: str, **extra: Any) -> bytes:
+def stream(*events: bytes) -> list[Action]:
+    """A whole stream: head, a piece of the body for each event, end."""
+    return [STREAM_HEAD, *map(piece, events), STREAM_END]
+
+
+def token(text: str, index: int = 0, **extra: Any) -> bytes:
     """The event of one content chunk."""
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": None}
     return _event({"choices": [choice], **extra})
 
 
-def finish(reason: str = "stop") -> bytes:
+def finish(reason: str = "stop", index: int = 0, **extra: Any) -> bytes:
     """The event of the chunk that ends a choice."""
-    return _event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    return _event({"choices": [{"index": index, "delta": {}, "finish_reason": reason}], **extra})
 
 
 def usage(prompt: int, completion: int) -> bytes:
@@ -255,6 +270,11 @@ def usage(prompt: int, completion: int) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+def error_event(message: str, **facts: Any) -> bytes:
+    """The event with which a server reports an error inside a stream."""
+    return b"data: " + json.dumps({"error": {"message": message, **facts}}).encode() + b"\n\n"
 
 
 def _event(fields: dict[str, Any]) -> bytes:

@@ -26,13 +26,15 @@ class CorsLayer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         origin = headers.get(b"origin")
-        if origin is None:
+        public = scope["path"].startswith(_PUBLIC_PATH)
+        if origin is None and not public:  # what is public is cached as well, so its headers are the same for all
             await self._app(scope, receive, send)
             return
-        everyone = self._any or scope["path"].startswith(_PUBLIC_PATH)
+        everyone = self._any or public
         extra = [] if everyone else [(b"vary", b"Origin")]
-        if everyone or origin in self._allowed:
-            extra.append((b"access-control-allow-origin", b"*" if everyone else origin))
+        allowed = b"*" if everyone else origin if origin in self._allowed else None
+        if allowed is not None:
+            extra.append((b"access-control-allow-origin", allowed))
             extra.append((b"access-control-expose-headers", _EXPOSED))
         scope.pop("extensions", None)  # a response that is sent in one go could not be added to
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers

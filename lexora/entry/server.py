@@ -8,11 +8,13 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import msgspec
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from lexora.api.http import RESPOND, Headers
+from lexora.core.errors import InvalidRequest
 from lexora.core.turn import Turn
 
 LINGER_SECONDS = 5.0
@@ -89,6 +91,13 @@ class OneWriteProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["extensions"] = {RESPOND: partial(_respond, cycle)}  # type: ignore[dict-item]  # a function is ours
         super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets its 400 in the form of every other error."""
+        body = msgspec.json.encode(InvalidRequest(msg, code="invalid_http").envelope())
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[400] + head + body)
+        self.transport.close()
 
 
 def create_server(app: Any, *, keep_alive_seconds: int, shutdown_seconds: int) -> uvicorn.Server:

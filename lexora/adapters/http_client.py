@@ -40,10 +40,14 @@ class _Stale(Exception):
 class Response:
     """One response, from its head on. Read it to the end with `read` or `chunk`, or `close` it."""
 
-    _most = MAX_BODY_BYTES
+    __slots__ = (
+        "_buffered", "_bulk", "_complete", "_connection", "_error", "_most", "_pieces", "_waiter",
+        "headers", "paused", "status",
+    )  # fmt: skip
 
     def __init__(self, connection: "_Connection") -> None:
         self.status = 0
+        self._most = MAX_BODY_BYTES
         self.headers: dict[bytes, bytes] = {}
         self._connection = connection
         self._pieces: list[bytes] = []

@@ -1,6 +1,6 @@
 """CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): which web sites' scripts may read our responses."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,13 +23,16 @@ class CorsLayer:
         self._any = "*" in allow_origins
         self._allowed = {origin.encode("latin-1") for origin in allow_origins}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # What is public is cached as well, so its headers are the same for all.
+        if b"origin" in headers_of(scope) or scope["path"].startswith(_PUBLIC_PATH):
+            return self._answer_script(scope, receive, send)
+        return self._app(scope, receive, send)
+
+    async def _answer_script(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         origin = headers.get(b"origin")
         public = scope["path"].startswith(_PUBLIC_PATH)
-        if origin is None and not public:  # what is public is cached as well, so its headers are the same for all
-            await self._app(scope, receive, send)
-            return
         everyone = self._any or public
         extra = [] if everyone else [(b"vary", b"Origin")]
         allowed = b"*" if everyone else origin if origin in self._allowed else None

@@ -51,6 +51,8 @@ class Lifetime:
     YOUNG_SECONDS, because most answers need none.
     """
 
+    __slots__ = ("_ending", "_loop", "_receive", "_seconds", "_started", "_task", "_timer", "_watcher")
+
     def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         task = asyncio.current_task(loop)
         assert task is not None

@@ -35,6 +35,8 @@ KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection,
 SHUTDOWN_SECONDS = 30
 LOOK_AGAIN_SECONDS = 5.0
 BACKLOG = 2048
+# How long the ledger's thread may keep the event loop waiting when both want the interpreter.
+SWITCH_SECONDS = 0.0005
 PID_FILE = "lexora.pid"
 GC_THRESHOLDS = (20_000, 20, 20)
 
@@ -136,6 +138,7 @@ class _Local:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             with _pid_file(self._folder / PID_FILE):
                 await server.serve([self._listener])

@@ -106,6 +106,7 @@ def create_server(app: Any, *, keep_alive_seconds: int, shutdown_seconds: int) -
         uvicorn.Config(
             app,
             http=OneWriteProtocol,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,

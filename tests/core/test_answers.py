@@ -1,6 +1,8 @@
 """Known prompts, however they are written."""
 
+import re
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 
@@ -46,28 +48,28 @@ def test_the_two_ways_to_write_katakana_differ() -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        str,
-        full_width,
-        half_width,
-        str.lower,
-        str.upper,
-        lambda text: unicodedata.normalize("NFD", text),
-        lambda text: f"  \t{text}\n",
-        lambda text: f"\u3000{text}\u3000",
-        lambda text: text.rstrip("？"),
-        lambda text: text.rstrip("？") + "?",
-        lambda text: text + "？！",
-        lambda text: text + "。",
-        lambda text: text + "｡",
-        lambda text: text + "…",
-        lambda text: text + " ?",
+        pytest.param(str, id="as it stands"),
+        pytest.param(full_width, id="full width"),
+        pytest.param(half_width, id="half width"),
+        pytest.param(str.lower, id="lower case"),
+        pytest.param(str.upper, id="upper case"),
+        pytest.param(lambda text: unicodedata.normalize("NFD", text), id="decomposed"),
+        pytest.param(lambda text: f"  \t{text}\n", id="space around it"),
+        pytest.param(lambda text: f"\u3000{text}\u3000", id="ideographic space around it"),
+        pytest.param(lambda text: text.rstrip("？"), id="no mark"),
+        pytest.param(lambda text: text.rstrip("？") + "?", id="half-width mark"),
+        pytest.param(lambda text: text + "？！", id="more marks"),
+        pytest.param(lambda text: text.rstrip("？") + "。", id="full stop"),
+        pytest.param(lambda text: text.rstrip("？") + "｡", id="half-width full stop"),
+        pytest.param(lambda text: text + "…", id="ellipsis"),
+        pytest.param(lambda text: text + " ?", id="a space before the mark"),
     ],
 )
-@pytest.mark.parametrize(("prompt_id", "wording"), WORDINGS)
-def test_a_wording_is_known_however_it_is_written(prompt_id: str, wording: str, written: object) -> None:
-    found = CATALOGUE.match(written(wording))  # type: ignore[operator]
-    assert found is not None
-    assert found.id == prompt_id
+def test_every_wording_is_known_however_it_is_written(written: Callable[[str], str]) -> None:
+    for prompt_id, wording in WORDINGS:
+        found = CATALOGUE.match(written(wording))
+        assert found is not None, wording
+        assert found.id == prompt_id
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,7 @@ def test_an_id_may_be_shortened_to_its_number(entry: PreparedPrompt) -> None:
     ],
 )
 def test_two_entries_cannot_share_an_id_or_a_wording(second: PreparedPrompt, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
         Catalogue([PreparedPrompt("q1_a", "Why?", aliases=["how come"]), second])
 
 

@@ -71,7 +71,8 @@ def _none_lost(runs: list[StreamRun]) -> Verdict:
 
 
 def _note(outcome: Outcome, number: int, server: Server, run: StreamRun) -> None:
-    outcome.runs.append({"round": number, "what": server.name, **asdict(run)})
+    rss_mb = server.proc.memory_mb()[0]
+    outcome.runs.append({"round": number, "what": server.name, "rss_mb": rss_mb, **asdict(run)})
     direct = server.name == "direct"
     where = f"{server.name}, round {number}"
     for problem in run.problems():
@@ -86,6 +87,6 @@ def _note(outcome: Outcome, number: int, server: Server, run: StreamRun) -> None
         f"  {number}  {server.name:12}{run.good:>6}/{run.streams} streams good  "
         f"{run.events / run.seconds:>7,.0f} events/s  TTFT p50 {run.ttft_us['p50'] / 1000:.2f} "
         f"p99 {run.ttft_us['p99'] / 1000:.2f} ms  gap p99 {run.gap_us['p99'] / 1000:.1f} "
-        f"max {run.gap_us['max'] / 1000:.0f} ms  {run.cpu.text()}",
+        f"max {run.gap_us['max'] / 1000:.0f} ms  RSS {rss_mb:.0f} MB  {run.cpu.text()}",
         flush=True,
     )

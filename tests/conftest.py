@@ -7,7 +7,9 @@ import pytest
 
 from lexora.core.model_map import Deployment
 from lexora.entry.model_server import start_model_server
-from tests.support.gateway import TINY_CHAT, RunningGateway, running_gateway
+from tests.support.client import UPSTREAM_KEY
+from tests.support.gateway import TINY_CHAT, RunningGateway, models_config, running_gateway
+from tests.support.recorded import RecordedUpstream, recorded_upstream
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,40 @@ def gateway(llamacpp: Deployment, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "gateway"
+
+
+@pytest.fixture(scope="session")
+def _upstream() -> Iterator[RecordedUpstream]:
+    with recorded_upstream([b""]) as running:
+        yield running
+
+
+@pytest.fixture
+def upstream(_upstream: RecordedUpstream) -> RecordedUpstream:
+    """The recorded upstream behind `door`. Tell it what to `play`."""
+    _upstream.play([b""])
+    return _upstream
+
+
+@pytest.fixture(scope="session")
+def door(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway in front of `upstream`, which stands behind every one of its models.
+
+    `m` is vLLM, `llamacpp` and `ollama` what they say, `paid` OpenAI with a price, `unpriced` without, `claude`
+    Anthropic; `hasty` waits 0.4 s for the next piece of a stream, `brief` 0.5 s for a whole answer.
+    """
+    url = _upstream.base_url
+    own = {"provider": "vllm", "base_url": url, "model": "up"}
+    paid = {"provider": "openai", "base_url": url, "model": "up", "credential": "env:UPSTREAM_KEY"}
+    config = models_config(
+        m=own,
+        llamacpp={**own, "provider": "llamacpp"},
+        ollama={**own, "provider": "ollama"},
+        paid={**paid, "price": {"input": 2, "output": 8, "cached_input": 0.5}},
+        unpriced=paid,
+        claude={**paid, "provider": "anthropic"},
+        hasty={**own, "timeouts": {"idle": 0.4}},
+        brief={**own, "timeouts": {"total": 0.5}},
+    )
+    with running_gateway(tmp_path_factory.mktemp("door"), config, env={"UPSTREAM_KEY": UPSTREAM_KEY}) as running:
+        yield running

@@ -221,6 +221,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._used = False
+        if self._response is None:
+            self.abort()  # a second answer to one request: whose it is cannot be told
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value

@@ -53,15 +53,17 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
 class JsonLog:
     """A sink for the ledger: a line a request, `chat_completion` or, for failures, `llm_error`.
 
-    `file_descriptor` is where lines go; without `message_text` they hold lengths and no text of the user's.
+    `file_descriptor` is where lines go; without `message_text` they hold lengths and no text of the user's. Lines below
+    `level` are left out.
     """
 
-    def __init__(self, file_descriptor: int, *, message_text: bool = True) -> None:
+    def __init__(self, file_descriptor: int, *, message_text: bool = True, level: int = logging.INFO) -> None:
         self._file_descriptor = file_descriptor
         self.message_text = message_text
+        self.level = level
 
     def write(self, records: list[Record]) -> None:
-        lines = _encode_lines([self._line(record) for record in records])
+        lines = _encode_lines([self._line(record) for record in records if _level(record) >= self.level])
         while lines:
             lines = lines[os.write(self._file_descriptor, lines) :]
 
@@ -73,7 +75,7 @@ class JsonLog:
         ttft = record.ttft_ms
         return _Line(
             _iso(record.created_at),
-            "INFO" if not failed else "ERROR" if record.status >= 500 else "WARNING",
+            logging.getLevelName(_level(record)),
             SERVICE,
             "llm_error" if failed else _MESSAGES[record.endpoint],
             record.request_id,
@@ -98,6 +100,12 @@ class JsonLog:
             record.error_message,
             record.malformed_events,
         )
+
+
+def _level(record: Record) -> int:
+    if record.outcome != "failed":
+        return logging.INFO
+    return logging.ERROR if record.status >= 500 else logging.WARNING
 
 
 @lru_cache(maxsize=2)

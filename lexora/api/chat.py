@@ -70,7 +70,7 @@ class ChatEndpoint:
         request = parse_chat_request(await read_body(receive, headers, self._max_body_bytes))
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
-        prepared = b"no-cache" not in headers.get(b"cache-control", b"")
+        prepared = b"no-cache" not in headers.get(b"cache-control", b"").lower()
         if request.stream:
             await self._stream(request, receive, send_, record, started, prepared)
             return

@@ -36,6 +36,8 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")  # the usual case: all of it at once
+        if len(body) > limit:
+            raise _too_large(limit)
         return body
     pieces: list[bytes] = []
     size = 0

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Annotated, Self
 
 import msgspec
@@ -33,13 +34,15 @@ class Catalogue:
         self._by_id: dict[str, PreparedPrompt] = {}
         for entry in self.prompts:
             # As in the CDN's paths, `q1` is short for `q1_capital`.
-            for name in {entry.id, entry.id.partition("_")[0]}:
+            for name in (entry.id, entry.id.partition("_")[0]):
                 if self._by_id.setdefault(name, entry) is not entry:
                     raise ValueError(f"'{entry.id}' and '{self._by_id[name].id}' share the id '{name}'")
             for wording in (entry.prompt, *entry.aliases):
                 known = self._by_wording.setdefault(normalise(wording), entry)
                 if known is not entry:
                     raise ValueError(f"'{wording}' stands for both '{known.id}' and '{entry.id}'")
+        # The same prompts are asked again and again, and written the same way.
+        self._find = lru_cache(maxsize=1024)(lambda prompt: self._by_wording.get(normalise(prompt)))
         # Longer texts cannot match, so they need not be normalised: NFKC at most halves a Japanese text.
         self._longest = 2 * max(map(len, self._by_wording), default=0) + 8
 
@@ -52,7 +55,7 @@ class Catalogue:
         prompt = prompt.strip()
         if len(prompt) > self._longest:
             return None
-        return self._by_wording.get(normalise(prompt))
+        return self._find(prompt)
 
     def by_id(self, prompt_id: str) -> PreparedPrompt | None:
         return self._by_id.get(prompt_id)

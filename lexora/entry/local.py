@@ -24,7 +24,7 @@ from lexora.adapters.upstream import HttpUpstream
 from lexora.api.app import create_app
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.routing import Routes
-from lexora.entry.config import ConfigError, Settings, load_settings
+from lexora.entry.config import ConfigError, Logging, Settings, load_settings
 from lexora.entry.model_server import ModelServer, start_model_server
 from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
@@ -107,12 +107,12 @@ class _Local:
             records = SqliteRecords(self._database)
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
-        self._log = JsonLog(sys.stdout.fileno(), message_text=settings.logging.message_text)
+        self._log = JsonLog(sys.stdout.fileno())
         self._ledger = BatchedLedger([records, self._log])
 
     async def run(self) -> None:
         settings = self._settings
-        _configure_logging(settings.logging.level)
+        self._configure_log(settings.logging)
         try:
             setup = await self._setup(settings)
         except OSError as error:
@@ -166,6 +166,11 @@ class _Local:
         )
         return routes
 
+    def _configure_log(self, settings: Logging) -> None:
+        _configure_logging(settings.level)
+        self._log.level = logging.getLevelNamesMapping()[settings.level]
+        self._log.message_text = settings.message_text
+
     async def _reload(self) -> None:
         """On SIGHUP: reads config, model map and prepared answers again; if anything is wrong, all stays as it is."""
         async with self._changing:
@@ -177,7 +182,7 @@ class _Local:
                 return
             self._settings = settings
             self._gateway.setup = setup
-        self._log.message_text = settings.logging.message_text
+        self._configure_log(settings.logging)
         log.info("reloaded: %d models, %d prompts", len(setup.routes.names), len(setup.catalogue.prompts))
 
     async def _look_again(self) -> None:
@@ -241,7 +246,7 @@ def _configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
 
 
 def _progress(message: str) -> None:

@@ -19,6 +19,8 @@ from lexora.core.turn import Turn
 
 LINGER_SECONDS = 5.0
 
+_CLOSE = (b"connection", b"close")
+
 _turn = Turn()
 
 
@@ -29,6 +31,7 @@ class _Transport:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         self._waiting.append(data)
@@ -37,7 +40,7 @@ class _Transport:
 
     def flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if waiting and not self._transport.is_closing():  # a client that has left: uvloop would raise
+        if waiting and not self.is_closing():  # a client that has left: uvloop would raise
             self._transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
 
     def close(self) -> None:
@@ -65,12 +68,10 @@ def _respond(cycle: RequestResponseCycle, status: int, headers: Headers, body: b
     if cycle.response_started:
         raise RuntimeError("The response is half out already.")
     cycle.response_started = cycle.response_complete = True
-    head = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        head += (name, b": ", value, b"\r\n")
-        if name == b"connection":
-            cycle.keep_alive = False
-    if not cycle.keep_alive and b"connection" not in head:
+    head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
+    if _CLOSE in headers:
+        cycle.keep_alive = False
+    elif not cycle.keep_alive:
         head.append(b"connection: close\r\n")
     head.append(b"content-length: %d\r\n\r\n" % len(body))
     if cycle.scope["method"] != "HEAD":
@@ -83,7 +84,13 @@ def _respond(cycle: RequestResponseCycle, status: int, headers: Headers, body: b
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, with one write a turn, and the extension that `lexora.api.http.send` uses."""
+    """uvicorn's HTTP/1.1 on httptools, with one write a turn, and the extension that `lexora.api.http.send` uses.
+
+    uvicorn starts a timer after every response and stops it at the next request; here a connection has one that looks
+    how long it has been idle.
+    """
+
+    _idle_since = float("inf")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # it quacks
@@ -91,6 +98,36 @@ class OneWriteProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["extensions"] = {RESPOND: partial(_respond, cycle)}  # type: ignore[dict-item]  # a function is ours
         super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = float("inf")
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_for_idleness(self.timeout_keep_alive)
+
+    def _look_for_idleness(self, after: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(after, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_for_idleness(min(left, self.timeout_keep_alive))
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets its 400 in the form of every other error."""

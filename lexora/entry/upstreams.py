@@ -15,6 +15,7 @@ from lexora.core.errors import UpstreamError
 from lexora.core.model_map import Deployment, ModelMap, Route
 from lexora.core.routing import Routes, Wildcard
 from lexora.entry.config import Backend, ConfigError, Settings, load_model_map
+from lexora.providers.dialect import NOT_JSON
 from lexora.providers.table import PROVIDERS
 
 PROBE_SECONDS = 1.0
@@ -175,7 +176,7 @@ async def served_models(
         if response.status != 200:
             return None
         return msgspec.json.decode(body, type=_ModelList).data
-    except (TimeoutError, UpstreamError, msgspec.DecodeError, RecursionError):
+    except (TimeoutError, UpstreamError, *NOT_JSON):
         return None
 
 

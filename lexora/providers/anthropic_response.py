@@ -11,7 +11,7 @@ from msgspec import Raw
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.usage import Usage
-from lexora.providers.dialect import Completion, MalformedEvent
+from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent
 from lexora.providers.errors import refused_as
 from lexora.providers.sse import event
 
@@ -166,7 +166,7 @@ def completion(body: bytes, created: int) -> Completion:
     try:
         answer = _decode_answer(body)
         blocks = [block for raw in answer.content or () if (block := _block(raw)) is not None]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         raise UpstreamBroken("The upstream's answer is not a message of Anthropic's API.") from None
     if answer.error is not None:
         raise refused_as(0, {"error": answer.error})
@@ -231,7 +231,7 @@ class AnthropicChunkReader:
             if _is_unknown_kind(error):
                 return b""
             raise MalformedEvent from None
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             raise MalformedEvent from None
         match said:
             case _BlockDelta(index=index, delta=delta):

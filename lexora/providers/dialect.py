@@ -11,6 +11,9 @@ import msgspec
 from lexora.core.chat import ChatRequest
 from lexora.core.usage import Usage
 
+# What msgspec raises for bytes that are not the JSON asked for.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Completion(msgspec.Struct):
     """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object."""

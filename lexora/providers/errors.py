@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from lexora.core.errors import UpstreamRefused
+from lexora.providers.dialect import NOT_JSON
 
 # What an upstream's status means to our client. Other 5xx, and statuses no API should send, are 502.
 _SAME = {400, 404, 409, 413, 422, 429, 503, 504}
@@ -35,7 +36,7 @@ def refused(status: int, body: bytes, *, retry_after: bytes | None = None) -> Up
     """
     try:
         said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         said = None
     return refused_as(status, said, retry_after=retry_after)
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.usage import Usage
-from lexora.providers.dialect import Completion, MalformedEvent, Outgoing
+from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Outgoing
 from lexora.providers.errors import refused_as
 from lexora.providers.sse import event
 
@@ -93,7 +93,7 @@ class OpenAIChunkReader:
             chunk = _decode_chunk(data)
         except msgspec.ValidationError:
             chunk = _strange_chunk(data)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             raise MalformedEvent from None
         if chunk.error is not None:
             raise refused_as(0, {"error": chunk.error})
@@ -125,7 +125,7 @@ def _strange_chunk(data: bytes) -> _Chunk:
     """A chunk whose fields have types that the gateway does not know: relayed, as long as it is an object."""
     try:
         fields = _decode_fields(data)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         raise MalformedEvent from None
     return _Chunk(error=msgspec.json.decode(fields["error"])) if "error" in fields else _Chunk()
 
@@ -147,7 +147,7 @@ class OpenAIDialect:
     def completion(self, body: bytes) -> Completion:
         try:
             facts = _decode_completion(body)
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             raise UpstreamBroken("The upstream's answer is not a chat completion.") from None
         if facts.error is not None:
             raise refused_as(0, {"error": facts.error})

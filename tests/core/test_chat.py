@@ -31,8 +31,7 @@ def refusal(body: bytes) -> InvalidRequest:
         (b'{"messages": [{"role": "user", "content": "a"}]} x', "invalid_json"),
         (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', "invalid_json"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "invalid_json"),
-        (b'{"messages": [], "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
-        (b'{"messages": [{"role": "user", "content": ' + b"[" * 100_000, "invalid_json"),
+        (b'{"messages": [{"role": "user"}], "tools": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', "invalid_utf8"),
         ('{"messages": [{"role": "user", "content": "é"}]}'.encode("latin-1"), "invalid_utf8"),
         ('{"messages": [{"role": "user", "content": "日本"}]}'.encode("shift_jis"), "invalid_utf8"),
@@ -116,8 +115,8 @@ def test_null_is_as_good_as_left_out() -> None:
 
 
 def test_the_clients_own_bytes_are_kept() -> None:
-    body = b'{"messages":[{"role":"user","content":"a"}], "big":123456789012345678901234567890, "odd":1.10e+1,"u":"\\u65e5"}'
-    fields = parse_chat_request(body).fields
+    odd = b'"big":123456789012345678901234567890, "odd":1.10e+1,"u":"\\u65e5"'
+    fields = parse_chat_request(b'{"messages":[{"role":"user","content":"a"}], ' + odd + b"}").fields
     assert list(fields) == ["messages", "big", "odd", "u"]
     assert bytes(fields["big"]) == b"123456789012345678901234567890"
     assert bytes(fields["odd"]) == b"1.10e+1"
@@ -173,7 +172,7 @@ def test_anything_else_is_not(fields: dict[str, Any]) -> None:
 def test_the_latest_user_message_is_the_last_of_the_user() -> None:
     history = [
         {"role": "user", "content": "first"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "tool", "content": "result"},
     ]
@@ -183,7 +182,9 @@ def test_the_latest_user_message_is_the_last_of_the_user() -> None:
     assert request.context_tail() == "first\na\nb\n\nresult"
 
 
-@pytest.mark.parametrize("lengths", [(0,), (199,), (200,), (201,), (150, 49), (150, 50), (10, 500), (500, 10), (1,) * 300])
+@pytest.mark.parametrize(
+    "lengths", [(0,), (199,), (200,), (201,), (150, 49), (150, 50), (10, 500), (500, 10), (1,) * 300]
+)
 def test_the_context_tail_is_the_last_200_characters_of_the_history(lengths: tuple[int, ...]) -> None:
     texts = [chr(ord("あ") + i % 80) * length for i, length in enumerate(lengths)]
     request = parse(messages=[{"role": "user", "content": text} for text in texts])

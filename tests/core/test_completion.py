@@ -15,7 +15,7 @@ TEXTS = [
     "No full stop",
     "一行目\n二行目\n\n四行目",
     "。。。はじめに点がある",
-    "タブ\tと\"引用\"と絵文字🗻",
+    'タブ\tと"引用"と絵文字🗻',
     "\n",
     "",
 ]
@@ -43,7 +43,7 @@ def test_chunks_add_up_to_the_completion(text: str, include_usage: bool) -> None
     for data in sent:
         state.handle_chunk(ChatCompletionChunk.model_validate_json(data, strict=True))
     final = state.get_final_completion()
-    assert final.choices[0].message.content == (text or None)
+    assert final.choices[0].message.content == text
     assert final.choices[0].finish_reason == "stop"
     assert (final.id, final.created, final.model) == (whole.id, whole.created, whole.model)
     assert final.usage == (whole.usage if include_usage else None)

@@ -14,6 +14,8 @@ import openai
 
 from tests.support.gateway import RunningGateway
 
+# The gateway's credential for its paid upstreams; nobody else may ever see it.
+UPSTREAM_KEY = "sk-upstream-0123456789"
 HELLO = {"role": "user", "content": "Hello"}
 
 
@@ -40,7 +42,7 @@ def post(gateway: RunningGateway, content: bytes | None = None, **fields: Any) -
 
 
 def events(response: httpx2.Response | bytes) -> list[Any]:
-    """The data of every event: JSON decoded, `[DONE]` as it is. Every frame must be an event of one line or a comment."""
+    """The data of every event: JSON decoded, `[DONE]` as it is. Every frame must be one line: an event or a comment."""
     body = response if isinstance(response, bytes) else response.content
     *frames, rest = body.decode().split("\n\n")
     assert rest == ""
@@ -67,26 +69,29 @@ def text_of(chunks: list[Any]) -> str:
 class RawChat:
     """One chat request on a socket of its own; `received` is what has been read of the response."""
 
-    def __init__(self, gateway: RunningGateway, fields: Mapping[str, Any], *, receive_buffer: int | None = None) -> None:
-        self.received = b""
+    def __init__(
+        self, gateway: RunningGateway, fields: Mapping[str, Any], *, receive_buffer: int | None = None
+    ) -> None:
+        self.received = bytearray()
         self._socket = socket.socket()
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(30)
         self._socket.connect(("127.0.0.1", gateway.port))
+        self.port = int(self._socket.getsockname()[1])
         body = json.dumps(chat_body(**fields)).encode()
         self._socket.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
             b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
 
-    def read_until(self, mark: bytes) -> bytes:
+    def read_until(self, mark: bytes) -> bytearray:
         """Reads until the response holds `mark`."""
         while mark not in self.received:
             self._read()
         return self.received
 
-    def read_to_end(self) -> bytes:
+    def read_to_end(self) -> bytearray:
         """Reads until the gateway closes the connection."""
         while self._read():
             pass

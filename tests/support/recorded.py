@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -79,11 +80,12 @@ class RecordedUpstream:
     `sent` counts the bytes that it could send: those that the other side, or the network between, has taken.
     """
 
-    def __init__(self, scripts: Sequence[Script]) -> None:
+    def __init__(self, scripts: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
         self.open_connections = 0
         self.port = 0
         self._handlers: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tls = tls
         self._begin(scripts)
 
     @property
@@ -120,7 +122,9 @@ class RecordedUpstream:
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=64 * 1024 * 1024, backlog=512)
+        server = await asyncio.start_server(
+            self._connection, "127.0.0.1", 0, limit=64 * 1024 * 1024, backlog=512, ssl=self._tls
+        )
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         await stop.wait()
@@ -204,9 +208,9 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 5) -
 
 
 @contextmanager
-def recorded_upstream(*scripts: Script) -> Iterator[RecordedUpstream]:
+def recorded_upstream(*scripts: Script, tls: ssl.SSLContext | None = None) -> Iterator[RecordedUpstream]:
     """Serves the scripts on a free port until the block ends."""
-    upstream = RecordedUpstream(scripts)
+    upstream = RecordedUpstream(scripts, tls)
     started, stop = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
 

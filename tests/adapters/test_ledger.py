@@ -1,0 +1,177 @@
+"""The ledger: batches, sinks that fail for a while, and an end at which nothing is lost."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lexora.adapters import ledger as module
+from lexora.adapters.ledger import FLUSH_SECONDS, BatchedLedger
+from lexora.core.record import Record, RequestIds
+
+
+class Sink:
+    """Keeps batches; fails, or does not come back, while it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.failing = False
+        self.attempts = 0
+        self.closed = 0
+        self.open = threading.Event()
+        self.open.set()
+
+    @property
+    def written(self) -> list[str]:
+        return [request_id for batch in self.batches for request_id in batch]
+
+    def write(self, records: list[Record]) -> None:
+        self.attempts += 1
+        self.open.wait(10)
+        if self.failing:
+            raise OSError("database is locked")
+        self.batches.append([record.request_id for record in records])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def sinks() -> tuple[Sink, Sink]:
+    return Sink(), Sink()
+
+
+@pytest.fixture
+def ledger(sinks: tuple[Sink, Sink]) -> Iterator[BatchedLedger]:
+    ledger = BatchedLedger(sinks)
+    yield ledger
+    for sink in sinks:
+        sink.failing = False
+        sink.open.set()
+    if not sinks[0].closed:
+        ledger.close()
+
+
+def add(ledger: BatchedLedger, count: int, *, process: int = 1) -> list[str]:
+    ids = RequestIds(process)
+    batch = [Record(ids.new(1), 1.0, "chat.completions") for _ in range(count)]
+    for record in batch:
+        ledger.add(record)
+    return [record.request_id for record in batch]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_every_sink_gets_every_record_in_order_and_in_batches(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    ids = add(ledger, 1000)
+    for sink in sinks:
+        wait_for(lambda sink=sink: len(sink.written) == 1000)  # type: ignore[misc]
+        assert sink.written == ids
+        assert len(sink.batches) <= 3
+
+
+def test_a_record_is_written_well_within_a_second(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    """So that a process that is killed loses the last second at most."""
+    assert FLUSH_SECONDS <= 0.5
+    for _ in range(3):
+        add(ledger, 1)
+        started = time.monotonic()
+        count = len(sinks[1].batches)
+        wait_for(lambda count=count: len(sinks[1].batches) > count)  # type: ignore[misc]
+        assert time.monotonic() - started < 0.9
+
+
+def test_a_sink_without_news_is_left_alone(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    time.sleep(3 * FLUSH_SECONDS)
+    assert [sink.attempts for sink in sinks] == [0, 0]
+
+
+def test_a_sink_that_fails_for_a_while_catches_up_and_holds_up_no_other(
+    ledger: BatchedLedger, sinks: tuple[Sink, Sink], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lexora")
+    failing, well = sinks
+    failing.failing = True
+    ids = add(ledger, 10)
+    wait_for(lambda: failing.attempts >= 2)
+    ids += add(ledger, 10, process=2)
+    wait_for(lambda: len(well.written) == 20)
+    assert failing.written == []
+    failing.failing = False
+    wait_for(lambda: len(failing.written) == 20)
+    assert failing.written == well.written == ids
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "the ledger cannot write to Sink and will try again: database is locked",
+        "the ledger writes to Sink again",
+    ]
+
+
+def test_the_end_writes_what_is_left_and_closes_the_sinks_once(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    ids = add(ledger, 5000)
+    ledger.close()
+    for sink in sinks:
+        assert sink.written == ids
+        assert sink.closed == 1
+
+
+def test_the_end_waits_for_a_sink_that_recovers(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    sinks[0].failing = True
+    ids = add(ledger, 10)
+    threading.Timer(0.6, lambda: setattr(sinks[0], "failing", False)).start()
+    ledger.close()
+    assert sinks[0].written == sinks[1].written == ids
+
+
+def test_the_end_does_not_wait_forever_and_says_what_is_lost(
+    ledger: BatchedLedger, sinks: tuple[Sink, Sink], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.4)
+    sinks[0].failing = True
+    ids = add(ledger, 10)
+    ledger.close()
+    assert sinks[1].written == ids
+    assert "the ledger could not write 10 records, and they are lost" in caplog.text
+
+
+def test_adding_never_waits_for_a_sink(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    sinks[0].open.clear()
+    ids = add(ledger, 1)
+    wait_for(lambda: sinks[0].attempts == 1)
+    started = time.monotonic()
+    ids += add(ledger, 10_000, process=2)
+    assert time.monotonic() - started < 1
+    sinks[0].open.set()
+    wait_for(lambda: len(sinks[1].written) == 10_001)
+    assert sinks[0].written == sinks[1].written == ids
+
+
+def test_a_sink_that_never_recovers_does_not_eat_the_memory(
+    ledger: BatchedLedger, sinks: tuple[Sink, Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 100)
+    failing, well = sinks
+    failing.failing = True
+    ids = add(ledger, 500)
+    wait_for(lambda: len(well.written) == 500)
+    wait_for(lambda: failing.attempts >= 2)
+    failing.failing = False
+    wait_for(lambda: bool(failing.batches))
+    assert failing.written == ids[-100:]
+
+
+def test_threads_may_add_at_the_same_time(ledger: BatchedLedger, sinks: tuple[Sink, Sink]) -> None:
+    threads = [threading.Thread(target=add, args=(ledger, 1000), kwargs={"process": number}) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.close()
+    assert len(set(sinks[0].written)) == len(sinks[0].written) == 4000

@@ -1,0 +1,126 @@
+"""SQLite: the tables, and files that are not as they should be."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
+from lexora.core.record import Record, RequestIds
+
+TEXTS = ("latest_user_message", "context_tail")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "lexora.db"
+
+
+def ask(path: Path, question: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(question).fetchall()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Another program holds the database for writing."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.rollback()
+
+
+def records(*facts: dict[str, Any]) -> list[Record]:
+    ids = RequestIds(1)
+    return [Record(ids.new(1), 1.0, "chat.completions", **fields) for fields in facts]
+
+
+def test_answers_have_the_prompt_as_partition_key_and_the_variant_as_sort_key(path: Path) -> None:
+    with closing(SqliteAnswers(path)) as answers:
+        answers.replace({("b", 1): "b1", ("a", 1): "a1", ("a", 0): "a0"})
+    columns = [(name, kind, key) for _, name, kind, _, _, key in ask(path, "PRAGMA table_info(answers)")]
+    assert columns == [("prompt", "TEXT", 1), ("variant", "INTEGER", 2), ("response", "TEXT", 0)]
+    assert ask(path, "SELECT * FROM answers") == [("a", 0, "a0"), ("a", 1, "a1"), ("b", 1, "b1")]
+
+
+def test_answers_that_have_not_changed_are_not_written_again(path: Path) -> None:
+    with closing(SqliteAnswers(path)) as answers:
+        answers.replace({("a", 0): "a0"})
+        with held(path):
+            answers.replace({("a", 0): "a0"})
+
+
+def test_answers_stay_as_they_are_if_they_cannot_be_written(path: Path) -> None:
+    with closing(SqliteAnswers(path)) as answers:
+        answers.replace({("a", 0): "old"})
+        started = time.monotonic()
+        with held(path), pytest.raises(OSError, match="the prepared answers cannot be written: database is locked"):
+            answers.replace({("a", 0): "new"})
+        assert time.monotonic() - started < 3  # the event loop waits meanwhile
+        assert ask(path, "SELECT response FROM answers") == [("old",)]
+        answers.replace({("a", 0): "new"})
+        assert ask(path, "SELECT response FROM answers") == [("new",)]
+
+
+def test_a_record_is_a_row_with_every_field_but_the_texts(path: Path) -> None:
+    with closing(SqliteRecords(path)) as sink:
+        sink.write(records({"latest_user_message": "my secret", "context_tail": "my secret"}))
+    columns = {name: kind for _, name, kind, *_ in ask(path, "PRAGMA table_info(requests)")}
+    assert list(columns) == [name for name in Record.__struct_fields__ if name not in TEXTS]
+    assert columns["tokens_in"] == columns["status"] == columns["stream"] == columns["usage_estimated"] == "INTEGER"
+    assert columns["cost_usd"] == columns["ttft_ms"] == columns["created_at"] == "REAL"
+    assert columns["origin"] == columns["user_id"] == columns["error_message"] == "TEXT"
+    assert b"my secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_a_record_that_is_written_twice_counts_once(path: Path) -> None:
+    with closing(SqliteRecords(path)) as sink:
+        batch = records({}, {})
+        sink.write(batch)
+        sink.write([*batch, *records({}, {}, {})])
+    assert ask(path, "SELECT count(*) FROM requests") == [(3,)]
+
+
+def test_a_table_of_an_older_version_gets_the_new_columns(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE requests (request_id TEXT NOT NULL PRIMARY KEY, model TEXT, retired TEXT)")
+        connection.execute("INSERT INTO requests VALUES ('old', 'm', 'x')")
+        connection.commit()
+    with closing(SqliteRecords(path)) as sink:
+        sink.write(records({"model": "new", "tokens_out": 5}))
+    rows = ask(path, "SELECT model, tokens_out, retired FROM requests ORDER BY model")
+    assert rows == [("m", None, "x"), ("new", 5, None)]
+
+
+def test_answers_and_records_share_a_file_with_readers(path: Path) -> None:
+    with (
+        closing(SqliteAnswers(path)) as answers,
+        closing(SqliteRecords(path)) as sink,
+        closing(sqlite3.connect(path)) as r,
+    ):
+        assert ask(path, "PRAGMA journal_mode") == [("wal",)]
+        reading = r.execute("SELECT * FROM requests")
+        answers.replace({("a", 0): "a0"})
+        sink.write(records({}))
+        assert reading.fetchall() in ([], [1])
+        assert len(r.execute("SELECT * FROM requests").fetchall()) == 1
+
+
+@pytest.mark.parametrize("kind", [SqliteAnswers, SqliteRecords])
+@pytest.mark.parametrize("case", ["no database", "a folder", "below a file"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, kind: type, case: str) -> None:
+    path = tmp_path / "lexora.db"
+    if case == "no database":
+        path.write_text("This is a text, and a rather long one at that; no database begins like it." * 100)
+    elif case == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("a file")
+        path = path / "data" / "lexora.db"
+    with pytest.raises(OSError, match=str(tmp_path / "lexora.db")):
+        kind(path)

@@ -1,0 +1,85 @@
+"""What every `AnswerStore` must do, whatever it keeps its answers in."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lexora.adapters.sqlite import SqliteAnswers
+from lexora.core.ports import AnswerStore
+from lexora.entry.prepared import SHIPPED, load_prepared
+
+Answers = Mapping[tuple[str, int], str]
+
+
+class Subject(NamedTuple):
+    """A store, how answers get into it, and how to open it again."""
+
+    store: AnswerStore
+    fill: Callable[[Answers], None]
+    reopen: Callable[[], AnswerStore]
+
+
+def _sqlite(folder: Path) -> Iterator[Subject]:
+    opened = [SqliteAnswers(folder / "lexora.db")]
+
+    def reopen() -> AnswerStore:
+        opened.append(SqliteAnswers(folder / "lexora.db"))
+        return opened[-1]
+
+    yield Subject(opened[0], lambda answers: opened[0].replace(dict(answers)), reopen)
+    for store in opened:
+        store.close()
+
+
+ADAPTERS = {"sqlite": _sqlite}
+
+
+@pytest.fixture(params=ADAPTERS)
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    yield from ADAPTERS[request.param](tmp_path)
+
+
+def get(store: AnswerStore, prompt: str, variant: int) -> str | None:
+    return asyncio.run(store.get(prompt, variant))
+
+
+def test_an_empty_store_has_nothing(subject: Subject) -> None:
+    assert get(subject.store, "a", 0) is None
+
+
+def test_a_prompt_has_variants(subject: Subject) -> None:
+    subject.fill({("a", 0): "a0", ("a", 1): "a1", ("b", 0): "b0"})
+    assert [get(subject.store, *key) for key in (("a", 0), ("a", 1), ("b", 0))] == ["a0", "a1", "b0"]
+
+
+@pytest.mark.parametrize(("prompt", "variant"), [("a", 2), ("a", -1), ("b", 0), ("A", 0), ("a ", 0), ("", 0)])
+def test_another_key_finds_nothing(subject: Subject, prompt: str, variant: int) -> None:
+    subject.fill({("a", 0): "a0", ("a", 1): "a1"})
+    assert get(subject.store, prompt, variant) is None
+
+
+def test_filling_replaces_everything(subject: Subject) -> None:
+    subject.fill({("a", 0): "old", ("b", 0): "gone"})
+    subject.fill({("a", 0): "new"})
+    assert get(subject.store, "a", 0) == "new"
+    assert get(subject.store, "b", 0) is None
+    subject.fill({})
+    assert get(subject.store, "a", 0) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "日本の首都は東京です。🗻", "a\nb\tc\x00d", "'; DROP TABLE answers; --", "x" * 1_000_000]
+)
+def test_text_comes_back_as_it_was(subject: Subject, text: str) -> None:
+    subject.fill({(text, 0): text})
+    assert get(subject.store, text, 0) == text
+
+
+def test_answers_are_still_there_after_a_restart(subject: Subject) -> None:
+    _, answers = load_prepared(SHIPPED)
+    subject.fill(answers)
+    again = subject.reopen()
+    assert {key: get(again, *key) for key in answers} == answers

@@ -1,0 +1,120 @@
+"""Errors in every form in which upstreams have been seen to report them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lexora.core.errors import UpstreamRefused
+from lexora.providers.errors import refused
+
+CONTEXT = "This model's maximum context length is 2048 tokens."
+OPENAI = {"error": {"message": CONTEXT, "type": "invalid_request_error", "param": "messages", "code": "too_long"}}
+VLLM = {"error": {"message": CONTEXT, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
+LLAMACPP = {"error": {"code": 400, "message": CONTEXT, "type": "exceed_context_size_error", "n_ctx": 2048}}
+ANTHROPIC = {"type": "error", "error": {"type": "invalid_request_error", "message": CONTEXT}, "request_id": "req_1"}
+
+
+def refuse(status: int, body: Any, **options: Any) -> UpstreamRefused:
+    return refused(status, body if isinstance(body, bytes) else json.dumps(body).encode(), **options)
+
+
+@pytest.mark.parametrize(
+    ("body", "error_type", "param", "code"),
+    [
+        (OPENAI, "invalid_request_error", "messages", "too_long"),
+        (VLLM, "BadRequestError", "input_tokens", "upstream_error"),
+        (LLAMACPP, "exceed_context_size_error", None, "upstream_error"),
+        (ANTHROPIC, "invalid_request_error", None, "upstream_error"),
+        ({"error": CONTEXT}, "upstream_error", None, "upstream_error"),
+        ({"detail": CONTEXT}, "upstream_error", None, "upstream_error"),
+    ],
+)
+def test_every_envelope_becomes_openais(body: Any, error_type: str, param: str | None, code: str) -> None:
+    error = refuse(400, body)
+    assert (error.status, error.upstream_status) == (400, 400)
+    assert error.envelope() == {"error": {"message": CONTEXT, "type": error_type, "param": param, "code": code}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"error": null}',
+        b'{"error": 5}',
+        b'{"error": {"message": null}}',
+        b'{"error": {"message": ["a"]}}',
+        b'{"error": ""}',
+        b'{"detail": [{"loc": ["body"], "msg": "field required"}]}',
+        b"<html><h1>Bad Gateway</h1></html>",
+        b'Traceback (most recent call last):\n  File "/srv/app.py", line 1\nKeyError: secret',
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_error_envelope_is_not_shown(body: bytes) -> None:
+    error = refuse(500, body)
+    assert (error.status, error.message) == (502, "The upstream answered with status 500.")
+    assert error.envelope()["error"]["type"] == "upstream_error"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "client"),
+    [
+        *((same, same) for same in (400, 404, 409, 413, 422, 429, 503, 504)),
+        (408, 504),
+        (529, 503),
+        *((other, 502) for other in (201, 301, 402, 405, 410, 418, 451, 500, 501, 502, 505, 599)),
+    ],
+)
+def test_a_status_keeps_what_it_means_to_the_client(upstream: int, client: int) -> None:
+    error = refuse(upstream, OPENAI)
+    assert (error.status, error.upstream_status) == (client, upstream)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_credential_is_the_gateways_affair(status: int) -> None:
+    """The client's own key may be well, and the upstream's text may hold ours."""
+    said = {"error": {"message": "Incorrect API key provided: sk-verysecret.", "code": "invalid_api_key"}}
+    error = refuse(status, said)
+    assert (error.status, error.upstream_status, error.code) == (502, status, "upstream_credential_refused")
+    assert "verysecret" not in json.dumps(error.envelope())
+    assert "credential" in error.message
+
+
+def test_retry_after_is_handed_on() -> None:
+    assert refuse(429, OPENAI, retry_after=b"7").headers == ((b"retry-after", b"7"),)
+    assert refuse(429, OPENAI).headers == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "a", "code": 429}, 429),
+        ({"message": "a", "code": 500}, 502),
+        ({"message": "a", "code": 400, "type": "api_error"}, 400),
+        ({"message": "a", "type": "overloaded_error"}, 503),
+        ({"message": "a", "type": "rate_limit_error"}, 429),
+        ({"message": "a", "type": "invalid_request_error"}, 400),
+        ({"message": "a", "type": "timeout_error"}, 504),
+        ({"message": "a", "type": "api_error"}, 502),
+        ({"message": "a", "type": "InternalServerError", "code": "x"}, 502),
+        ({"message": "a", "code": 200}, 502),
+        ("a", 502),
+    ],
+)
+def test_inside_a_stream_the_error_says_its_status_itself(error: Any, status: int) -> None:
+    found = refuse(0, {"error": error})
+    assert (found.status, found.upstream_status, found.message) == (status, 0, "a")
+
+
+def test_inside_a_stream_an_error_may_say_nothing() -> None:
+    assert refuse(0, {"error": {}}).message == "The upstream reported an error."
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(refuse(400, {"error": {"message": "x" * 1_000_000}}).message) == 2000

@@ -90,19 +90,17 @@ class Response:
         if not self._complete:
             self._connection.abort()
 
-    async def wait(self) -> None:
-        """Waits for something to come. Raises what went wrong."""
+    def wait(self) -> asyncio.Future[None]:
+        """Done when something comes. Raises what went wrong."""
         if self._error is not None:
             raise self._error
         self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _resume(self) -> None:
         if self.paused:

@@ -130,7 +130,7 @@ class HttpChunkStream:
         self._reader = reader
         self._credential = credential
         self._decoder = EventDecoder()
-        self._done = False
+        self.ended = False
         self._failure: UpstreamError | None = None
 
     @property
@@ -146,7 +146,7 @@ class HttpChunkStream:
         return self._reader.tokens_seen
 
     async def read(self) -> bytes:
-        while not self._done:
+        while not self.ended:
             if self._failure is not None:
                 raise self._failure
             try:
@@ -162,7 +162,7 @@ class HttpChunkStream:
             frames = self._frames(events)
             if not piece:
                 if self._reader.ended:
-                    self._done = True
+                    self.ended = True
                 elif self._failure is None:
                     self._failure = UpstreamBroken("The upstream's stream stopped before its answer was finished.")
             if frames:
@@ -170,7 +170,7 @@ class HttpChunkStream:
         return b""
 
     def close(self) -> None:
-        if self._done:
+        if self.ended:
             self._response.release()
         else:
             self._response.close()
@@ -189,7 +189,7 @@ class HttpChunkStream:
                 self._failure = _without(error, self._credential)
                 break
             if data == b"[DONE]" and self._reader.ended:
-                self._done = True
+                self.ended = True
                 break
         return frames
 

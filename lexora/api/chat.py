@@ -72,7 +72,7 @@ class ChatEndpoint:
         record.context_tail = request.context_tail()
         prepared = b"no-cache" not in headers.get(b"cache-control", b"").lower()
         if request.stream:
-            await self._stream(request, receive, send_, record, started, prepared)
+            await self._stream(request, scope, receive, send_, record, started, prepared)
             return
         with Lifetime(receive, self._running_loop()) as lifetime:
             answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
@@ -82,10 +82,17 @@ class ChatEndpoint:
         await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
 
     async def _stream(
-        self, request: ChatRequest, receive: Receive, send_: Send, record: Record, started: float, prepared: bool
+        self,
+        request: ChatRequest,
+        scope: Scope,
+        receive: Receive,
+        send_: Send,
+        record: Record,
+        started: float,
+        prepared: bool,
     ) -> None:
         loop = self._running_loop()
-        events = EventStream(send_, lambda: _facts(record), loop)
+        events = EventStream(scope, send_, lambda: _facts(record), loop)
         try:
             with Lifetime(receive, loop) as lifetime:
                 answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
@@ -98,12 +105,14 @@ class ChatEndpoint:
                 try:
                     await events.start()
                     while frames := await answer.read():
-                        await events.write(frames)
                         if record.ttft_ms is None and answer.tokens_seen:
                             record.ttft_ms = (time.perf_counter() - started) * 1e3
+                        if answer.ended:
+                            break
+                        await events.write(frames)
                 finally:
                     answer.close()
-                await events.end((b"" if cost_in_headers else _cost_comment(record)) + DONE)
+                await events.end(frames + (b"" if cost_in_headers else _cost_comment(record)) + DONE)
         except LexoraError as error:
             if not events.started:
                 raise

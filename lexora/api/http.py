@@ -1,7 +1,7 @@
 """Bodies in, responses out: the little HTTP that bare ASGI endpoints need."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -10,8 +10,27 @@ from lexora.core.errors import ClientLeft, PayloadTooLarge, UnsupportedMediaType
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-# An extension of ASGI that our server offers: a function that sends a whole response in one go.
-RESPOND = "lexora.respond"
+# An extension of ASGI that our server offers, under this name in `scope["extensions"]`.
+DIRECT = "lexora.direct"
+
+
+class Direct(Protocol):
+    """A shorter way to the client than `send`. Header names are lower case and values hold no line breaks."""
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Sends a whole response."""
+        ...
+
+    def write(self, data: bytes) -> bool:
+        """Sends a piece of a body whose response has begun; False, and nothing is sent, if the client is too slow."""
+        ...
+
+
+def direct_of(scope: Scope) -> Direct | None:
+    """The extension, if the server has it."""
+    direct: Direct | None = scope.get("extensions", {}).get(DIRECT)
+    return direct
+
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -61,9 +80,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 async def send(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
     """One whole response. Header names are lower case and values hold no line breaks."""
-    respond = scope.get("extensions", {}).get(RESPOND)
-    if respond is not None:
-        respond(status, headers, body)
+    if direct := direct_of(scope):
+        direct.respond(status, headers, body)
         return
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})

@@ -84,10 +84,12 @@ class Lifetime:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         _nursery.discard(self)
-        if self._watcher is not None:
-            self._watcher.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            # The task keeps how it was cancelled, that the frame, and that us: a cycle, were we to keep the task.
+            self._watcher = None
         if self._ending is not None and kind is asyncio.CancelledError:
             self._task.uncancel()
             raise self._ending from None

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-from starlette.types import Send
+from starlette.types import Scope, Send
 
-from lexora.api.http import Headers
+from lexora.api.http import Headers, direct_of
 from lexora.core.errors import LexoraError
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -20,9 +20,12 @@ class EventStream:
     an error after that is an event. Close it in the end.
     """
 
-    def __init__(self, send: Send, headers: Callable[[], Headers], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, headers: Callable[[], Headers], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.started = False
         self._send = send
+        self._direct = direct_of(scope)
         self._headers = headers
         self._loop = loop
         self._last_sent = self._loop.time()
@@ -32,6 +35,9 @@ class EventStream:
 
     async def write(self, frames: bytes) -> None:
         """Sends framed events. Waits while the client reads too slowly."""
+        if self.started and self._direct is not None and self._direct.write(frames):
+            self._last_sent = self._loop.time()
+            return
         self._sending = True
         await self.start()
         await self._send({"type": "http.response.body", "body": frames, "more_body": True})

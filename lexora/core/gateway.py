@@ -45,6 +45,10 @@ class Relay:
     def tokens_seen(self) -> int:
         return self._stream.tokens_seen
 
+    @property
+    def ended(self) -> bool:
+        return self._stream.ended
+
     def close(self) -> None:
         """Frees the upstream and settles the record with what was used so far."""
         stream, record = self._stream, self._record

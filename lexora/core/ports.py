@@ -23,7 +23,8 @@ class ChunkStream(Protocol):
     """A streamed answer. The facts fill up as it is read.
 
     `usage` is the upstream's own count, `tokens_seen` the number of chunks that carried part of an answer,
-    `malformed` the number of events that were no JSON and were left out.
+    `malformed` the number of events that were no JSON and were left out; `ended` says that the answer's true end
+    has been read.
     """
 
     @property
@@ -34,6 +35,8 @@ class ChunkStream(Protocol):
     def tokens_seen(self) -> int: ...
     @property
     def malformed(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...
 
     async def read(self) -> bytes:
         """The next events, framed for the client; empty at the answer's true end, and never before it.

@@ -66,7 +66,7 @@ def start_model_server(path: Path, progress: Callable[[str], None]) -> ModelServ
     if said != [_READY]:
         with process:
             process.kill()
-        raise ConfigError(f"{path}: llama.cpp could not load the model (its own messages are above)")
+        raise ConfigError(f"{path}: llama.cpp could not load the model; the file may be cut or too new")
     deployment = Deployment.model_validate(
         {"provider": "llamacpp", "base_url": f"http://127.0.0.1:{port}/v1", "model": name}, context=PROVIDERS
     )
@@ -96,7 +96,10 @@ def _serve(path: str, alias: str, port: int) -> None:
     # llama.cpp writes to stdout as well, which is the gateway's line to us.
     to_gateway = os.dup(1)
     os.dup2(2, 1)
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError:
+        sys.exit(1)  # it has said on stderr what it could, and the gateway says the rest
     os.write(to_gateway, f"{_READY}\n".encode())
     sys.stdin.read()  # until the gateway ends, however it ends
     del server

@@ -5,7 +5,6 @@ system call that may wake the client's process. docs/decisions/0003-one-write-a-
 """
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from lexora.api.http import RESPOND, Headers
+from lexora.api.http import DIRECT, Headers
 from lexora.core.errors import InvalidRequest
 from lexora.core.turn import Turn
 
@@ -61,30 +60,46 @@ class _Transport:
         return getattr(self._transport, name)
 
 
-def _respond(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
-    """Writes a whole response at once: what uvicorn's `send` does in two calls, for headers that are our own."""
-    if cycle.disconnected:
-        return
-    if cycle.response_started:
-        raise RuntimeError("The response is half out already.")
-    cycle.response_started = cycle.response_complete = True
-    head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
-    if _CLOSE in headers:
-        cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        head.append(b"connection: close\r\n")
-    head.append(b"content-length: %d\r\n\r\n" % len(body))
-    if cycle.scope["method"] != "HEAD":
-        head.append(body)
-    cycle.transport.write(b"".join(head))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+class _Direct:
+    """The extension `lexora.api.http.Direct`: what uvicorn's `send` does, in one call and for what is our own."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        if cycle.response_started:
+            raise RuntimeError("The response is half out already.")
+        cycle.response_started = cycle.response_complete = True
+        head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
+        if _CLOSE in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"content-length: %d\r\n\r\n" % len(body))
+        if cycle.scope["method"] != "HEAD":
+            head.append(body)
+        cycle.transport.write(b"".join(head))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+    def write(self, data: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.flow.write_paused:
+            return False
+        if not cycle.disconnected:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, with one write a turn, and the extension that `lexora.api.http.send` uses.
+    """uvicorn's HTTP/1.1 on httptools, with one write a turn, and our extension.
 
     uvicorn starts a timer after every response and stops it at the next request; here a connection has one that looks
     how long it has been idle.
@@ -96,7 +111,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # it quacks
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["extensions"] = {RESPOND: partial(_respond, cycle)}  # type: ignore[dict-item]  # a function is ours
+        cycle.scope["extensions"] = {DIRECT: _Direct(cycle)}  # type: ignore[dict-item]  # ours
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:

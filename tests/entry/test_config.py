@@ -155,7 +155,7 @@ def test_a_model_map_may_stand_in_the_yaml_as_in_json(file: Path) -> None:
             "config.yaml:4: models.a.deployments[0].provider: field required",
         ),
         (
-            "models:\n  a:\n    deployments:\n      - {provider: vllm, model: x}\n      - {provider: opanai, model: x}\n",
+            "models:\n  a:\n    deployments:\n    - {provider: vllm, model: x}\n    - {provider: opanai, model: x}\n",
             "config.yaml:5: models.a.deployments[1].provider: unknown provider 'opanai'; did you mean 'openai'?",
         ),
         (

@@ -64,7 +64,6 @@ def test_a_catalogue_may_be_empty(tmp_path: Path) -> None:
         ("catalogue.json", {"prompts": [{"id": "a", "prompt": "b"}] * 2}, "'a' and 'a' share the id 'a'"),
         ("responses/q3_mountain/2.json", "", "Input data was truncated"),
         ("responses/q3_mountain/2.json", '{"response": "a"', "Input data was truncated"),
-        ("responses/q3_mountain/2.json", "[" * 100_000, "recursion"),
         ("responses/q3_mountain/2.json", {}, "missing required field `response`"),
         ("responses/q3_mountain/2.json", {"response": None}, "Expected `str`, got `null` - at `$.response`"),
         ("responses/q3_mountain/2.json", {"response": "a", "note": "b"}, "unknown field `note`"),

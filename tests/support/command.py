@@ -1,6 +1,5 @@
 """The `lexora` command and `make`, run to their ends as a person runs them."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.gateway import ROOT
+from tests.support.gateway import ROOT, clean_environment
 
 LEXORA = Path(sys.prefix) / "bin" / "lexora"
-# What must not leak in from the machine that runs the tests.
-FOREIGN = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "LEXORA_CONFIG", "MAKEFLAGS")
 
 
 class Ended(NamedTuple):
@@ -21,10 +18,6 @@ class Ended(NamedTuple):
     status: int
     out: str
     err: str
-
-
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in FOREIGN} | dict(extra or {})
 
 
 def make_command(*arguments: str) -> list[str]:

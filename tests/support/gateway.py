@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TINY_CHAT = ROOT / "tests" / "models" / "tiny-chat.gguf"
 # What must not leak in from the machine that runs the tests.
-_FOREIGN = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "LEXORA_CONFIG")
+_FOREIGN = (
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+    "OPENAI_BASE_URL",
+    "ANTHROPIC_BASE_URL",
+    "LEXORA_CONFIG",
+    "MAKEFLAGS",
+)
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _FOREIGN} | dict(extra or {})
 
 
 def free_port() -> int:
@@ -103,16 +114,24 @@ def running_gateway(
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), allow_unicode=True)
         (folder / "config.yaml").write_text(text)
         arguments = ("--config", str(folder / "config.yaml"), *arguments)
-    clean = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    command = (sys.executable, "-m", "lexora.main", "serve", "--port", str(port), "--data", str(folder / "data"))
+    with serving((*command, *arguments), port, folder, env=env) as running:
+        yield running
+
+
+@contextmanager
+def serving(
+    command: Sequence[str],
+    port: int,
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    working_folder: Path | None = None,
+) -> Iterator[RunningGateway]:
+    """Runs a command that starts a gateway on `port`, with its output in `folder`, and stops it in the end."""
     with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "lexora.main", "serve", "--port", str(port)),
-                *("--data", str(folder / "data"), *arguments),
-            ],
-            stdout=out,
-            stderr=err,
-            env={**clean, **(env or {})},
+            list(command), stdout=out, stderr=err, env=clean_environment(env), cwd=working_folder
         )
     gateway = RunningGateway(process, port, folder)
     try:

@@ -2,11 +2,11 @@
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from starlette.responses import RedirectResponse
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.answers import AnswerEndpoint
 from lexora.api.chat import ChatEndpoint
@@ -51,7 +51,14 @@ def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[st
         Route("/docs", docs_endpoint(api), methods=["GET"]),
         Route("/", RedirectResponse("/docs"), methods=["GET"]),
     ]
-    return CorsLayer(ErrorLayer(Router(routes, redirect_slashes=False).app), allow_origins)
+    router = Router(routes, redirect_slashes=False)
+    # A path without parameters needs no search through the table.
+    exact = {(method, path): endpoint for method, path, endpoint, _ in table if "{" not in path}
+
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return exact.get((scope["method"], scope["path"]), router.app)(scope, receive, send)
+
+    return CorsLayer(ErrorLayer(dispatch), allow_origins)
 
 
 def _plain(path: str) -> str:

@@ -14,7 +14,7 @@ from lexora.api.sse import DONE, EventStream, error_event
 from lexora.core.chat import ChatRequest, parse_chat_request
 from lexora.core.completion import chunks, completion
 from lexora.core.errors import ClientLeft, LexoraError
-from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared, Relay
+from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared
 from lexora.core.ports import Ledger
 from lexora.core.record import Record, RequestIds
 from lexora.providers.sse import event
@@ -68,50 +68,52 @@ class ChatEndpoint:
         headers = headers_of(scope)
         require_json(headers)
         request = parse_chat_request(await read_body(receive, headers, self._max_body_bytes))
+        record.stream = request.stream
+        record.user_id = request.known.x_user_id
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
-        prepared = b"no-cache" not in headers.get(b"cache-control", b"").lower()
+        if b"no-cache" not in headers.get(b"cache-control", b"").lower():
+            prepared = await self._gateway.prepared(request, record)
+            if prepared is not None:
+                record.ttft_ms = (time.perf_counter() - started) * 1e3
+                await self._send_prepared(prepared, request, scope, send_, record)
+                return
         if request.stream:
-            await self._stream(request, scope, receive, send_, record, started, prepared)
+            await self._stream(request, scope, receive, send_, record, started)
             return
         with Lifetime(receive, self._running_loop()) as lifetime:
-            answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
-        assert not isinstance(answer, Relay)
+            answer = await self._gateway.complete(request, record, lifetime.expire_in)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
-        body = _prepared_completion(answer, record) if isinstance(answer, Prepared) else answer.body
-        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
+        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)
+
+    async def _send_prepared(
+        self, answer: Prepared, request: ChatRequest, scope: Scope, send_: Send, record: Record
+    ) -> None:
+        if request.stream:
+            events = EventStream(scope, send_, lambda: _facts(record), self._running_loop())
+            await events.end(_prepared_events(answer, record, request.include_usage))
+        else:
+            await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], _prepared_completion(answer, record))
 
     async def _stream(
-        self,
-        request: ChatRequest,
-        scope: Scope,
-        receive: Receive,
-        send_: Send,
-        record: Record,
-        started: float,
-        prepared: bool,
+        self, request: ChatRequest, scope: Scope, receive: Receive, send_: Send, record: Record, started: float
     ) -> None:
         loop = self._running_loop()
         events = EventStream(scope, send_, lambda: _facts(record), loop)
         try:
             with Lifetime(receive, loop) as lifetime:
-                answer = await self._gateway.chat(request, record, prepared=prepared, expire_in=lifetime.expire_in)
-                if isinstance(answer, Prepared):
-                    record.ttft_ms = (time.perf_counter() - started) * 1e3
-                    await events.end(_prepared_events(answer, record, request.include_usage))
-                    return
-                assert isinstance(answer, Relay)
+                relay = await self._gateway.stream(request, record, lifetime.expire_in)
                 cost_in_headers = record.cost_usd is not None
                 try:
                     await events.start()
-                    while frames := await answer.read():
-                        if record.ttft_ms is None and answer.tokens_seen:
+                    while frames := await relay.read():
+                        if record.ttft_ms is None and relay.tokens_seen:
                             record.ttft_ms = (time.perf_counter() - started) * 1e3
-                        if answer.ended:
+                        if relay.ended:
                             break
                         await events.write(frames)
                 finally:
-                    answer.close()
+                    relay.close()
                 await events.end(frames + (b"" if cost_in_headers else _cost_comment(record)) + DONE)
         except LexoraError as error:
             if not events.started:

@@ -16,7 +16,7 @@ class ModelsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         routes = self._gateway.setup.routes
-        wanted = scope["path_params"].get("model")
+        wanted = scope.get("path_params", {}).get("model")
         if wanted is None:
             await send_json(scope, send, 200, {"object": "list", "data": [self._model(name) for name in routes.names]})
         elif routes.find(wanted) is None:

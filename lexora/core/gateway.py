@@ -1,8 +1,8 @@
 """The way of one chat request: a prepared answer, or the route's deployments in order; noted in its record."""
 
 import random
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from lexora.core.answers import Catalogue
 from lexora.core.chat import ChatRequest
@@ -14,6 +14,8 @@ from lexora.core.routing import Routes
 from lexora.core.usage import Usage, estimate_tokens
 
 PREPARED_MODEL = "lexora/fixed"
+
+_Answer = TypeVar("_Answer")
 
 
 class Setup(NamedTuple):
@@ -59,32 +61,60 @@ class Relay:
 
 
 class Gateway:
-    """Answers chat requests."""
+    """Answers chat requests from the cheapest place that can: first ask `prepared`, then `complete` or `stream`."""
 
     def __init__(self, setup: Setup, upstream: Upstream) -> None:
         self.setup = setup
         self._upstream = upstream
 
-    async def chat(
-        self, request: ChatRequest, record: Record, *, prepared: bool, expire_in: Callable[[float], None]
-    ) -> Prepared | Completion | Relay:
-        """Answers `request` from the cheapest place that can; streams (Relay) if it asks for a stream.
-
-        `prepared` allows prepared answers; `expire_in` is told the request's deadline in seconds once it is known.
-        Raises InvalidRequest, ModelNotFound, NoModelConnected and UpstreamError. A deployment that cannot be
-        reached is passed over for the next: nothing was sent to it.
-        """
+    async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
+        """A variant of the prepared answer, by chance, if the request is a known prompt, asked plainly."""
+        prompt = request.lone_prompt()
         setup = self.setup
+        entry = setup.catalogue.match(prompt) if prompt is not None else None
+        if prompt is None or entry is None:
+            return None
+        variant = int(random.random() * entry.variants)
+        text = await setup.answers.get(entry.prompt, variant)
+        if text is None:
+            return None
+        usage = Usage(estimate_tokens(prompt), estimate_tokens(text))
+        record.model = request.known.model or setup.routes.default_model or ""
+        record.origin = "fixed"
+        record.deployment = f"fixed/{entry.id}/{variant}"
+        record.upstream_model = PREPARED_MODEL
+        record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
+        record.usage_estimated = True
+        return Prepared(text, usage)
+
+    async def complete(self, request: ChatRequest, record: Record, expire_in: Callable[[float], None]) -> Completion:
+        """A plain answer of one of the model's deployments.
+
+        A deployment that cannot be reached is passed over for the next: nothing was sent to it. `expire_in` is told
+        the request's deadline in seconds. Raises InvalidRequest, ModelNotFound, NoModelConnected and UpstreamError.
+        """
+        deployment, completion = await self._first_reachable(self._upstream.complete, request, record, expire_in)
+        record.upstream_model = completion.model or deployment.model
+        _settle(record, deployment, request, completion.usage, 0)
+        return completion
+
+    async def stream(self, request: ChatRequest, record: Record, expire_in: Callable[[float], None]) -> Relay:
+        """The same as a stream, once an upstream has accepted the request."""
+        deployment, stream = await self._first_reachable(self._upstream.stream, request, record, expire_in)
+        return Relay(stream, deployment, request, record)
+
+    async def _first_reachable(
+        self,
+        call: Callable[[Deployment, ChatRequest, str], Awaitable[_Answer]],
+        request: ChatRequest,
+        record: Record,
+        expire_in: Callable[[float], None],
+    ) -> tuple[Deployment, _Answer]:
+        routes = self.setup.routes
         known = request.known
-        record.model = known.model or setup.routes.default_model or ""
-        record.stream = request.stream
-        record.user_id = known.x_user_id
-        if prepared:
-            answer = await self._prepared(setup, request, record)
-            if answer is not None:
-                return answer
-        deployments = setup.routes.order(known.model)
-        for last, deployment in enumerate(deployments, 1 - len(deployments)):
+        record.model = known.model or routes.default_model or ""
+        deployments = routes.order(known.model)
+        for left, deployment in enumerate(deployments, 1 - len(deployments)):
             record.deployment = deployment.label
             record.origin = deployment.origin
             record.upstream_model = deployment.model
@@ -92,35 +122,11 @@ class Gateway:
             record.cost_usd = 0.0 if deployment.is_free else None  # until the answer's tokens are known
             expire_in(known.x_timeout or deployment.timeouts.total)
             try:
-                if request.stream:
-                    stream = await self._upstream.stream(deployment, request, record.request_id)
-                    return Relay(stream, deployment, request, record)
-                completion = await self._upstream.complete(deployment, request, record.request_id)
+                return deployment, await call(deployment, request, record.request_id)
             except UpstreamUnreachable:
-                if last == 0:
+                if left == 0:
                     raise
-            else:
-                record.upstream_model = completion.model or deployment.model
-                _settle(record, deployment, request, completion.usage, 0)
-                return completion
         raise AssertionError("a route has at least one deployment")
-
-    async def _prepared(self, setup: Setup, request: ChatRequest, record: Record) -> Prepared | None:
-        prompt = request.lone_prompt()
-        entry = setup.catalogue.match(prompt) if prompt is not None else None
-        if prompt is None or entry is None:
-            return None
-        variant = random.randrange(entry.variants)
-        text = await setup.answers.get(entry.prompt, variant)
-        if text is None:
-            return None
-        usage = Usage(estimate_tokens(prompt), estimate_tokens(text))
-        record.origin = "fixed"
-        record.deployment = f"fixed/{entry.id}/{variant}"
-        record.upstream_model = PREPARED_MODEL
-        record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
-        record.usage_estimated = True
-        return Prepared(text, usage)
 
 
 def _settle(

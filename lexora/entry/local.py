@@ -187,16 +187,22 @@ class _Local:
 
     async def _look_again(self) -> None:
         """Upstreams that were not up yet when we looked: looks until they are."""
+        said = ""
         while True:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             async with self._changing:
                 if self._complete:
                     continue
-                with contextlib.suppress(ConfigError):
+                try:
                     routes = await self._routes(self._settings)
-                    self._gateway.setup = self._gateway.setup._replace(routes=routes)
-                    if self._complete:
-                        log.info("found upstreams: %s", ", ".join(routes.names))
+                except ConfigError as error:
+                    if said != str(error):
+                        said = str(error)
+                        log.error("the upstreams that were found cannot be used: %s", said)  # noqa: TRY400 - no bug
+                    continue
+                self._gateway.setup = self._gateway.setup._replace(routes=routes)
+                if self._complete:
+                    log.info("found upstreams: %s", ", ".join(routes.names))
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from tests.support.gateway import (
     running_gateway,
     serving,
 )
+from tests.support.recorded import Sleep, recorded_upstream
 
 CAPITAL = {"messages": [{"role": "user", "content": "日本の首都は？"}]}
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -124,7 +125,8 @@ def test_the_module_starts_the_service_of_lexora_config(tmp_path: Path) -> None:
 
 def test_the_command_line_goes_before_the_config_and_the_config_before_the_environment(tmp_path: Path) -> None:
     for name in ("file", "environment"):
-        config = {"server": {"host": "192.0.2.1", "port": 1}, "data": "unused", "default_model": name}
+        config = {"server": {"host": "192.0.2.1", "port": 1}, "data": "unused"}
+        config |= models_config(**{name: deployment("http://127.0.0.1:9/v1")})
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
     port = free_port()
     command = [str(LEXORA), "serve", "--config", str(tmp_path / "file.yaml"), "--host", "localhost"]
@@ -238,31 +240,33 @@ def test_a_port_in_use_is_named_with_another(tmp_path: Path) -> None:
 
 def test_of_two_gateways_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
     """Both may bind the port, as long as neither listens."""
-    (tmp_path / "config.yaml").write_text("backends: {vllm: {url: 'http://192.0.2.1'}}\n")  # a second of looking for it
     port = free_port()
     command = [str(LEXORA), "serve", "--port", str(port), "--config", str(tmp_path / "config.yaml")]
-    both = [
-        subprocess.Popen(
-            [*command, "--data", str(tmp_path / name)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=clean_environment(),
-        )
-        for name in ("a", "b")
-    ]
-    try:
-        loser = wait_for(lambda: next((process for process in both if process.poll() is not None), None), 20)
-        (winner,) = (process for process in both if process is not loser)
-        assert loser.returncode == 2
-        assert loser.communicate()[1].startswith(f"lexora: port {port} on 127.0.0.1 is in use; ")
-        wait_for(lambda: taken(port))
-        winner.terminate()
-        assert "Traceback" not in winner.communicate(timeout=20)[1]
-    finally:
-        for process in both:
-            process.kill()
-            process.communicate()
+    with recorded_upstream([Sleep(float("inf"))]) as silent, contextlib.ExitStack() as files:
+        # They look for it for a second, having bound the port and not listening yet.
+        (tmp_path / "config.yaml").write_text(f"backends: {{vllm: {{url: '{silent.base_url}'}}}}")
+        both = [
+            subprocess.Popen(
+                [*command, "--data", str(tmp_path / f"data of {name}")],
+                stdout=subprocess.DEVNULL,
+                stderr=files.enter_context((tmp_path / name).open("w")),
+                env=clean_environment(),
+            )
+            for name in ("a", "b")
+        ]
+        try:
+            loser = wait_for(lambda: next((process for process in both if process.poll() is not None), None), 20)
+            (winner,) = (process for process in both if process is not loser)
+            assert loser.returncode == 2
+            said = [(tmp_path / name).read_text() for name in ("a", "b")]
+            assert said[both.index(loser)].startswith(f"lexora: port {port} on 127.0.0.1 is in use; ")
+            wait_for(lambda: taken(port))
+            winner.terminate()
+            assert winner.wait(20) == 0
+        finally:
+            for process in both:
+                process.kill()
+                process.wait()
 
 
 @pytest.mark.parametrize(
@@ -334,16 +338,6 @@ def test_a_server_on_its_usual_port_is_found(tmp_path: Path, provider: str, port
 
 
 @needs_usual_ports
-def test_a_server_that_comes_up_later_is_found_within_seconds(tmp_path: Path) -> None:
-    with running_gateway(tmp_path) as gateway:
-        assert chat(gateway).status_code == 503
-        with fake_server("late", port=11434):
-            wait_for(lambda: chat(gateway).status_code == 200, 7, 0.1)
-            (line,) = (line for line in gateway.log_lines() if line["message"].startswith("found"))
-            assert line["message"] == "found upstreams: late"
-
-
-@needs_usual_ports
 def test_keys_in_the_environment_connect_their_providers(tmp_path: Path) -> None:
     with fake_server("gpt-5", "whisper-1") as openai, fake_server("claude-sonnet-5-5") as anthropic:
         environment = {
@@ -392,18 +386,22 @@ def test_the_sample_serves_its_vllm_as_it_stands(tmp_path: Path) -> None:
         assert [request["model"] for request in vllm.chats] == ["/models/qwen3-32b"] * 2
 
 
-@pytest.mark.skipif(taken(8000), reason="port 8000 is taken")
-def test_the_samples_vllm_may_come_up_after_the_gateway(tmp_path: Path) -> None:
-    """As it does where systemd starts both. Meanwhile the model is there, and unreachable."""
-    with running_gateway(tmp_path, SAMPLE) as gateway:
-        assert chat(gateway).json()["error"]["code"] == "upstream_unreachable"
+def found(gateway: RunningGateway) -> list[str]:
+    return [line["message"] for line in gateway.log_lines() if line["message"].startswith("found")]
+
+
+@needs_usual_ports
+def test_a_server_that_comes_up_later_is_found_within_seconds(tmp_path: Path) -> None:
+    """By a gateway without a config, and by one with the sample, whose model is there and unreachable meanwhile."""
+    with running_gateway(tmp_path / "a") as without, running_gateway(tmp_path / "b", SAMPLE) as sample:
+        assert chat(without).json()["error"]["code"] == "no_model_connected"
+        assert chat(sample).json()["error"]["code"] == "upstream_unreachable"
         with fake_server({"id": "served", "root": "/models/qwen3-32b"}, port=8000) as vllm:
-            wait_for(lambda: any(line["message"].startswith("found") for line in gateway.log_lines()), 7, 0.1)
-            assert chat(gateway).status_code == 200
-            assert vllm.chats[-1]["model"] == "served"
-            # Having found it, the gateway asks no more.
-            asked = [path for path, _ in vllm.asked].count("/v1/models")
-            assert asked == 1
+            wait_for(lambda: found(without) and found(sample), 7, 0.1)
+            assert found(without) == ["found upstreams: served"]
+            assert found(sample) == ["found upstreams: qwen3-32b"]
+            assert [chat(gateway).status_code for gateway in (without, sample)] == [200, 200]
+            assert [request["model"] for request in vllm.chats] == ["served", "served"]
 
 
 def test_weights_prices_and_fallbacks_are_those_of_the_model_map(tmp_path: Path) -> None:
@@ -594,8 +592,8 @@ def test_a_changed_config_is_in_force_after_a_reload(tmp_path: Path) -> None:
         ),
         (
             "model_map.json",
-            '{"models": {"m": {"deployments": [{"provider": "openai", "model": "x", "credential": "env:NO_SUCH_KEY"}]}}}',
-            "models.m.deployments[0].credential: the environment variable NO_SUCH_KEY is not set",
+            '{"models": {"m": {"deployments": [{"provider": "vllm", "model": "x", "credential": "env:NO_KEY"}]}}}',
+            "models.m.deployments[0].credential: the environment variable NO_KEY is not set",
         ),
     ],
 )

@@ -21,6 +21,7 @@ class FakeServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # a response is one write
 
             def do_GET(self) -> None:
                 self._note()

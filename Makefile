@@ -36,8 +36,7 @@ format: $(VENV)/dev ## put the code into its form
 	$(VENV)/bin/ruff format
 
 bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm-router) first
-	@bench/install.sh
-	$(VENV)/bin/python -m bench.run $(ARGS)
+	@$(VENV)/bin/python -m bench.run $(ARGS)
 
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv

@@ -8,7 +8,7 @@ import pytest
 from lexora.core.model_map import Deployment
 from lexora.entry.model_server import start_model_server
 from tests.support.client import UPSTREAM_KEY
-from tests.support.gateway import TINY_CHAT, RunningGateway, models_config, running_gateway
+from tests.support.gateway import TINY_CHAT, RunningGateway, free_port, models_config, running_gateway
 from tests.support.recorded import RecordedUpstream, recorded_upstream
 
 
@@ -52,10 +52,12 @@ def door(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactory) 
     """A gateway in front of `upstream`, which stands behind every one of its models.
 
     `m` is vLLM, `llamacpp` and `ollama` what they say, `paid` OpenAI with a price, `unpriced` without, `claude`
-    Anthropic; `hasty` waits 0.4 s for the next piece of a stream, `brief` 0.5 s for a whole answer.
+    Anthropic; `hasty` waits 0.4 s for the next piece of a stream, `brief` 0.5 s for a whole answer. Nobody is behind
+    `dead`; `spare` has it for its first deployment, and `pair` has two that are well.
     """
     url = _upstream.base_url
     own = {"provider": "vllm", "base_url": url, "model": "up"}
+    dead = {**own, "base_url": f"http://127.0.0.1:{free_port()}/v1"}
     paid = {"provider": "openai", "base_url": url, "model": "up", "credential": "env:UPSTREAM_KEY"}
     config = models_config(
         m=own,
@@ -66,6 +68,9 @@ def door(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactory) 
         claude={**paid, "provider": "anthropic"},
         hasty={**own, "timeouts": {"idle": 0.4}},
         brief={**own, "timeouts": {"total": 0.5}},
+        dead=dead,
     )
+    config["models"]["spare"] = {"deployments": [dead, {**own, "name": "second"}]}
+    config["models"]["pair"] = {"deployments": [{**own, "name": "first"}, {**own, "name": "second"}]}
     with running_gateway(tmp_path_factory.mktemp("door"), config, env={"UPSTREAM_KEY": UPSTREAM_KEY}) as running:
         yield running

@@ -42,13 +42,13 @@ class Response:
 
     __slots__ = (
         "_buffered", "_bulk", "_complete", "_connection", "_error", "_most", "_pieces", "_waiter",
-        "headers", "paused", "status",
+        "head", "paused", "status",
     )  # fmt: skip
 
     def __init__(self, connection: "_Connection") -> None:
         self.status = 0
         self._most = MAX_BODY_BYTES
-        self.headers: dict[bytes, bytes] = {}
+        self.head: list[tuple[bytes, bytes]] = []
         self._connection = connection
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -58,13 +58,17 @@ class Response:
         self.paused = False
         self._bulk = False
 
+    def header(self, name: bytes) -> bytes:
+        """The value of a header, empty if it is not there; `name` is lower case."""
+        return next((value for other, value in self.head if other.lower() == name), b"")
+
     async def read(self) -> bytes:
         """The whole body. Raises UpstreamBroken if it was cut."""
         self._bulk = True
         self._resume()
         while not self._complete:
             await self.wait()
-        return b"".join(self._pieces)
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     async def chunk(self) -> bytes:
         """The next piece of the body, empty at its end. Raises UpstreamBroken, or UpstreamTimeout if it stalls."""
@@ -148,13 +152,13 @@ class _Connection(asyncio.Protocol):
         self._used = False  # and has not begun to answer again
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
-        self._headers: dict[bytes, bytes] = {}
+        self._head: list[tuple[bytes, bytes]] = []
         self._silence: asyncio.TimerHandle | None = None
         self.last_heard = 0.0
 
     def send(self, data: bytes, idle_timeout: float | None) -> Response:
         response = self._response = Response(self)
-        self._headers = response.headers
+        self._head = response.head
         if idle_timeout is not None:
             self.last_heard = self.loop.time()
             self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
@@ -210,7 +214,7 @@ class _Connection(asyncio.Protocol):
             response.fail(
                 _Stale() if self._used else UpstreamBroken("The upstream closed the connection without an answer.")
             )
-        elif exc is not None or b"content-length" in self._headers or b"transfer-encoding" in self._headers:
+        elif exc is not None or response.header(b"content-length") or response.header(b"transfer-encoding"):
             response.fail(UpstreamBroken("The upstream closed the connection in the middle of its answer."))
         else:
             response.finish()  # a body without a length ends with its connection
@@ -223,7 +227,7 @@ class _Connection(asyncio.Protocol):
             self.abort()  # a second answer to one request: whose it is cannot be told
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        self._head.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -231,7 +235,7 @@ class _Connection(asyncio.Protocol):
         if response is None:
             return
         if status < 200:
-            self._headers.clear()  # an interim response (100, 103): the real one follows
+            self._head.clear()  # an interim response (100, 103): the real one follows
         else:
             response.status = status
             response.wake()

@@ -61,7 +61,7 @@ class HttpUpstream:
             response.close()
         try:
             if response.status != 200:
-                raise refused(response.status, body, retry_after=response.headers.get(b"retry-after"))
+                raise refused(response.status, body, retry_after=response.header(b"retry-after"))
             return target.dialect.completion(body)
         except UpstreamRefused as error:
             raise _without(error, target.credential) from None
@@ -77,8 +77,8 @@ class HttpUpstream:
         try:
             if response.status != 200:
                 body = await response.read()
-                raise refused(response.status, body, retry_after=response.headers.get(b"retry-after"))
-            if response.headers.get(b"content-type", b"").startswith(b"application/json"):
+                raise refused(response.status, body, retry_after=response.header(b"retry-after"))
+            if response.header(b"content-type").startswith(b"application/json"):
                 target.dialect.completion(await response.read())  # raises what it says, if it is an error
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
         except UpstreamRefused as error:

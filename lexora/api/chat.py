@@ -67,7 +67,7 @@ class ChatEndpoint:
     async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
         headers = headers_of(scope)
         require_json(headers)
-        request = parse_chat_request(await read_body(receive, headers, self._max_body_bytes))
+        request = parse_chat_request(await read_body(scope, receive, self._max_body_bytes))
         record.stream = request.stream
         record.user_id = request.known.x_user_id
         record.latest_user_message = request.latest_user_message()

@@ -21,6 +21,10 @@ class Direct(Protocol):
         """Sends a whole response."""
         ...
 
+    def body(self) -> bytes | None:
+        """Takes the request's body if it has come in whole, else None."""
+        ...
+
     def write(self, data: bytes) -> bool:
         """Sends a piece of a body whose response has begun; False, and nothing is sent, if the client is too slow."""
         ...
@@ -32,7 +36,8 @@ def direct_of(scope: Scope) -> Direct | None:
     return direct
 
 
-JSON_TYPE = (b"content-type", b"application/json")
+_JSON = b"application/json"
+JSON_TYPE = (b"content-type", _JSON)
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
@@ -41,25 +46,26 @@ def require_json(headers: dict[bytes, bytes]) -> None:
     This also keeps other web sites out: a browser sends no JSON to another origin without asking first (CORS).
     """
     content_type = headers.get(b"content-type", b"")
-    if content_type.split(b";", 1)[0].strip().lower() != b"application/json":
+    if content_type != _JSON and content_type.split(b";", 1)[0].strip().lower() != _JSON:
         raise UnsupportedMediaType("Send the body as JSON, with the header 'content-type: application/json'.")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("Send the body without content-encoding.")
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, and ClientLeft."""
-    announced = headers.get(b"content-length", b"0")
+    announced = headers_of(scope).get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")  # the usual case: all of it at once
+    direct = direct_of(scope)
+    body = direct.body() if direct else None
+    if body is not None:  # the usual case: all of it is there
         if len(body) > limit:
             raise _too_large(limit)
         return body
     pieces: list[bytes] = []
     size = 0
+    message = await receive()
     while message["type"] == "http.request":
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])

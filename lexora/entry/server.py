@@ -89,6 +89,13 @@ class _Direct:
             cycle.transport.close()
         cycle.on_response()
 
+    def body(self) -> bytes | None:
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
     def write(self, data: bytes) -> bool:
         cycle = self._cycle
         if cycle.flow.write_paused:

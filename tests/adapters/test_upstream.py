@@ -1,0 +1,373 @@
+"""Whatever upstreams answer with, and what the client is told, through a real gateway."""
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.client import HELLO, UPSTREAM_KEY, RawChat, events, post, sdk, text_of
+from tests.support.gateway import RunningGateway
+from tests.support.recorded import (
+    DONE,
+    STREAM_HEAD,
+    Action,
+    Close,
+    RecordedUpstream,
+    Reset,
+    Sleep,
+    completion,
+    finish,
+    json_response,
+    piece,
+    recorded,
+    stream,
+    token,
+)
+
+FOREVER = Sleep(float("inf"))
+IN_BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+
+
+# --- errors that real servers sent ---
+
+
+@IN_BOTH_WAYS
+@pytest.mark.parametrize(
+    ("name", "status", "error_type", "param", "code", "message"),
+    [
+        ("vllm-context-too-long", 400, "BadRequestError", "input_tokens", "upstream_error", "This model's maximum"),
+        ("vllm-queue-full", 503, "Service Unavailable", None, "upstream_error", BUSY),
+        ("vllm-unknown-route", 404, "upstream_error", None, "upstream_error", "Not Found"),
+        ("vllm-unauthorized", 502, "upstream_error", None, "upstream_credential_refused", "The upstream refused the"),
+        ("vllm-engine-killed-plain", 502, "InternalServerError", None, "upstream_error", "EngineCore encountered"),
+        ("vllm-messages-unknown-model", 404, "NotFoundError", None, "upstream_error", "The model `nope` does not"),
+        ("llamacpp-context-too-long", 400, "exceed_context_size_error", None, "upstream_error", "request (15013"),
+        ("llamacpp-loading", 503, "unavailable_error", None, "upstream_error", "Loading model"),
+        ("llamacpp-no-images", 502, "server_error", None, "upstream_error", "image input is not supported"),
+        ("transformers-unexpected-field", 422, "upstream_error", None, "upstream_error", "Unexpected fields in the"),
+        ("transformers-crashed", 502, "upstream_error", None, "upstream_error", "The upstream answered with status"),
+    ],
+)
+def test_recorded_errors(
+    name: str,
+    status: int,
+    error_type: str,
+    param: str | None,
+    code: str,
+    message: str,
+    streamed: bool,
+    upstream: RecordedUpstream,
+    door: RunningGateway,
+) -> None:
+    upstream.play(recorded(f"http/{name}.http"))
+    response = post(door, stream=streamed)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert error.pop("message").startswith(message)
+    assert error == {"type": error_type, "param": param, "code": code}
+    assert response.headers["x-lexora-deployment"] == "vllm/up"
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, openai.BadRequestError),
+        (404, openai.NotFoundError),
+        (409, openai.ConflictError),
+        (413, openai.APIStatusError),
+        (422, openai.UnprocessableEntityError),
+        (429, openai.RateLimitError),
+        (503, openai.InternalServerError),
+    ],
+)
+@IN_BOTH_WAYS
+def test_the_sdk_raises_what_the_upstream_said(
+    status: int, kind: type[openai.APIStatusError], streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    said = {"message": "It cannot be.", "type": "a_type", "param": "a_param", "code": "a_code"}
+    upstream.play([json_response({"error": said}, f"{status} No", "retry-after: 7\r\n")])
+    with pytest.raises(kind) as caught:
+        sdk(door).chat.completions.create(model="m", messages=[HELLO], stream=streamed)  # type: ignore[call-overload]
+    error = caught.value
+    assert (error.status_code, error.type, error.param, error.code) == (status, "a_type", "a_param", "a_code")
+    assert error.body == said
+    assert error.response.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(302, 502), (402, 502), (408, 504), (418, 502), (500, 502), (504, 504), (529, 503), (201, 502)]
+)
+def test_a_status_that_is_not_the_clients_affair_is_translated(
+    status: int, told: int, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play([json_response({"error": {"message": "No."}}, f"{status} No")])
+    response = post(door)
+    assert (response.status_code, response.json()["error"]["message"]) == (told, "No.")
+    record = door.record_of(response.headers["x-request-id"])
+    assert (record["outcome"], record["status"], record["error_message"]) == ("failed", told, "No.")
+    assert (record["tokens_in"], record["tokens_out"], record["cost_usd"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("wait", ["7", "0.5", "Sat, 21 Nov 2026 09:30:11 GMT"])
+@IN_BOTH_WAYS
+def test_retry_after_is_handed_on_as_it_is(
+    wait: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play([json_response(b"", "429 Too Many Requests", f"Retry-After: {wait}\r\n")])
+    response = post(door, stream=streamed)
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == wait
+
+
+def test_without_a_retry_after_none_is_made_up(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    upstream.play([json_response(b"", "503 Service Unavailable")])
+    assert "retry-after" not in post(door).headers
+
+
+# --- the gateway's credential ---
+
+LEAKS: dict[str, tuple[str, object]] = {
+    "401": ("401 Unauthorized", {"error": {"message": f"Incorrect API key provided: {UPSTREAM_KEY}"}}),
+    "403": ("403 Forbidden", {"detail": f"no {UPSTREAM_KEY}"}),
+    "400, in the message": ("400 Bad Request", {"error": {"message": f"a header: Bearer {UPSTREAM_KEY}!"}}),
+    "400, in the code": ("400 Bad Request", {"error": {"message": "No.", "code": f"no-{UPSTREAM_KEY}"}}),
+    "400, in the type": ("400 Bad Request", {"error": {"message": "No.", "type": f"no-{UPSTREAM_KEY}"}}),
+    "400, in the param": ("400 Bad Request", {"error": {"message": "No.", "param": f"no-{UPSTREAM_KEY}"}}),
+    "500, no envelope": ("500 Internal Server Error", f"KeyError: {UPSTREAM_KEY}".encode()),
+    "an error inside a 200": ("200 OK", {"error": {"message": f"no {UPSTREAM_KEY}"}}),
+}
+
+
+@IN_BOTH_WAYS
+@pytest.mark.parametrize("model", ["paid", "claude"])
+@pytest.mark.parametrize("where", LEAKS)
+def test_a_refused_credential_is_told_of_but_not_told(
+    where: str, model: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    status, body = LEAKS[where]
+    upstream.play([json_response(body, status)])
+    response = post(door, model=model, stream=streamed)
+    sent = upstream.received[0].headers
+    assert sent["x-api-key" if model == "claude" else "authorization"].endswith(UPSTREAM_KEY)
+    assert response.status_code == (400 if status.startswith("400") else 502)
+    assert UPSTREAM_KEY not in response.text + str(response.headers)
+    if status[:3] in ("401", "403"):
+        assert response.json()["error"]["code"] == "upstream_credential_refused"
+        assert "check the deployment's `credential`" in response.json()["error"]["message"]
+
+
+def test_an_error_inside_a_stream_does_not_tell_the_credential(
+    upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    error = {"error": {"message": f"expired: {UPSTREAM_KEY}", "code": UPSTREAM_KEY}}
+    upstream.play([STREAM_HEAD, piece(token("one") + b"data: " + json.dumps(error).encode() + b"\n\n"), FOREVER])
+    response = post(door, model="paid", stream=True)
+    assert events(response)[-1]["error"]["message"] == "expired: ***"
+    assert UPSTREAM_KEY not in response.text
+    request_id = response.headers["x-request-id"]
+    assert UPSTREAM_KEY not in json.dumps([door.record_of(request_id), door.log_line_of(request_id)])
+
+
+def test_a_clients_key_never_reaches_the_upstream(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    """Nor does any other of its headers; the gateway's own key goes only where it belongs."""
+    upstream.play([json_response(completion())])
+    client = openai.OpenAI(base_url=f"{door.url}/v1", api_key="sk-of-the-client", max_retries=0)
+    for model in ("m", "paid"):
+        client.chat.completions.create(model=model, messages=[HELLO], extra_headers={"x-mine": "1", "cookie": "a=b"})  # type: ignore[list-item]
+    own, paid = (received.headers for received in upstream.received)
+    assert "authorization" not in own
+    assert paid["authorization"] == f"Bearer {UPSTREAM_KEY}"
+    for headers in (own, paid):
+        assert set(headers) <= {
+            "host", "content-type", "content-length", "accept-encoding", "user-agent", "x-request-id", "authorization",
+        }  # fmt: skip
+        assert headers["host"] == f"127.0.0.1:{upstream.port}"
+        assert headers["content-type"] == "application/json"
+
+
+# --- answers that are none ---
+
+NO_ANSWERS: dict[str, list[Action]] = {
+    "HTML": [b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 13\r\n\r\n<html></html>"],
+    "nothing": [json_response(b"")],
+    "half of one": [json_response(json.dumps(completion()).encode()[:-30])],
+    "no object": [json_response([completion()])],
+    "null": [json_response(None)],
+    "without choices": [json_response({"id": "x", "object": "chat.completion"})],
+    "choices that are no list": [json_response({"choices": {}})],
+    "invalid UTF-8": [json_response(json.dumps(completion("here")).encode().replace(b"recorded", b"rec\xffrded"))],
+    "nested too deeply": [json_response(b'{"choices": ' + b"[" * 50_000 + b"]" * 50_000 + b"}")],
+    "compressed": [json_response(b"\x1f\x8b\x08\x00", headers="content-encoding: gzip\r\n")],
+    "no HTTP": [b"220 smtp ready\r\n", FOREVER],
+    "closed": [Close()],
+    "reset": [Reset()],
+    "cut in its headers": [b"HTTP/1.1 200 OK\r\ncontent-type: app", Close()],
+    "cut in its body": [json_response(completion())[:-30], Close()],
+}
+
+
+@pytest.mark.parametrize("what", NO_ANSWERS)
+@IN_BOTH_WAYS
+def test_an_answer_that_is_none_is_a_502(
+    what: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play(NO_ANSWERS[what])
+    response = post(door, stream=streamed)
+    if response.status_code == 200:
+        # A stream is only known to be none by its end; by then its headers have gone out.
+        assert what == "HTML"
+        assert streamed
+        (error,) = events(response)
+    else:
+        assert response.status_code == 502
+        error = response.json()
+    assert error["error"]["type"] == "upstream_error"
+    assert error["error"]["code"] == "upstream_broken"
+    record = door.record_of(response.headers["x-request-id"])
+    assert (record["outcome"], record["status"], record["error_code"]) == ("failed", 502, "upstream_broken")
+    assert len(upstream.received) == 1
+
+
+def test_a_plain_answer_to_a_stream_is_a_502(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    upstream.play([json_response(completion())])
+    response = post(door, stream=True)
+    assert response.status_code == 502
+    assert response.json()["error"]["message"] == "The upstream was asked for a stream and did not stream."
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        ({"message": "No.", "code": 400, "type": "BadRequestError"}, 400, "upstream_error"),
+        ({"message": "No.", "code": 503}, 503, "upstream_error"),
+        ({"message": "No.", "code": "rate_limited", "type": "rate_limit_error"}, 429, "rate_limited"),
+        ({"message": "No.", "type": "overloaded_error"}, 503, "upstream_error"),
+        ({"message": "No."}, 502, "upstream_error"),
+        ("No.", 502, "upstream_error"),
+    ],
+)
+@IN_BOTH_WAYS
+def test_an_error_inside_a_200_is_an_error(
+    error: object, status: int, code: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play([json_response({"error": error})])
+    response = post(door, stream=streamed)
+    assert response.status_code == status
+    assert (response.json()["error"]["message"], response.json()["error"]["code"]) == ("No.", code)
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", "", "x"])
+def test_the_content_type_of_an_answer_does_not_matter(
+    content_type: str, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    """Servers of many kinds name it in many ways; what the body is, is seen by reading it."""
+    body = json.dumps(completion()).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    upstream.play([head + body])
+    response = post(door)
+    assert (response.status_code, response.content) == (200, body)
+    assert response.headers["content-type"] == "application/json"
+    upstream.play(
+        [
+            head.replace(b"application/json", b"text/event-stream").replace(b"content-length", b"x"),
+            token("Hi") + finish() + DONE,
+            Close(),
+        ]
+    )
+    response = post(door, stream=True)
+    assert text_of(events(response)) == "Hi"
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+# --- which deployment ---
+
+
+@IN_BOTH_WAYS
+def test_the_next_deployment_answers_where_the_first_cannot_be_reached(
+    streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play(stream(token("Hi"), finish(), DONE) if streamed else [json_response(completion("Hi"))])
+    response = post(door, model="spare", stream=streamed)
+    assert response.status_code == 200
+    assert response.headers["x-lexora-deployment"] == "second"
+    record = door.record_of(response.headers["x-request-id"])
+    assert (record["attempts"], record["deployment"], record["outcome"]) == (2, "second", "completed")
+
+
+@IN_BOTH_WAYS
+def test_nobody_to_be_reached_is_a_502(streamed: bool, door: RunningGateway) -> None:
+    response = post(door, model="dead", stream=streamed)
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "upstream_unreachable"
+    assert door.record_of(response.headers["x-request-id"])["attempts"] == 1
+
+
+WORKED_ON: dict[str, list[Action]] = {
+    "busy": [json_response({"error": {"message": "busy"}}, "503 Service Unavailable")],
+    "limited": [json_response({"error": {"message": "slow"}}, "429 Too Many Requests")],
+    "broken": [json_response(b"", "500 Internal Server Error")],
+    "closed": [Close()],
+    "reset": [Reset()],
+    "cut": [json_response(completion())[:-30], Close()],
+}
+
+
+@pytest.mark.parametrize("how", WORKED_ON)
+@IN_BOTH_WAYS
+def test_the_next_deployment_is_not_asked_what_the_first_may_have_worked_on(
+    how: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    upstream.play(WORKED_ON[how])
+    response = post(door, model="pair", stream=streamed)
+    assert response.status_code in (502, 503, 429)
+    assert response.headers["x-lexora-deployment"] == "first"
+    assert len(upstream.received) == 1
+
+
+# --- pooled connections ---
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()], ids=["FIN", "RST"])
+@IN_BOTH_WAYS
+def test_a_connection_that_the_upstream_closed_costs_no_user_an_error(
+    end: Action, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+) -> None:
+    answer: list[Action] = stream(token("Hi"), finish(), DONE) if streamed else [json_response(completion("Hi"))]
+    upstream.play(answer, [end], answer, [*answer, end], answer)
+    for _ in range(4):
+        assert post(door, stream=streamed).status_code == 200
+    connections = [received.connection for received in upstream.received]
+    assert connections == [0, 0, 1, 1, 2]
+
+
+def test_llamacpp_closes_after_streams_and_nobody_notices(gateway: RunningGateway) -> None:
+    """It announces keep-alive and closes: the real one, many times, streams and plain answers in turn."""
+    for number in range(40):
+        response = post(gateway, model="tiny", stream=number % 3 != 0, max_tokens=2)
+        assert response.status_code == 200, response.text
+        if number % 3:
+            assert events(response)[-1] == "[DONE]"
+
+
+def test_a_connection_goes_back_to_the_pool_after_a_stream(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    upstream.play(stream(token("Hi"), finish(), DONE))
+    for _ in range(3):
+        post(door, stream=True)
+    assert [received.connection for received in upstream.received] == [0, 0, 0]
+
+
+def test_an_interim_response_is_not_the_answer(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    upstream.play([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n", json_response(completion())])
+    assert post(door).status_code == 200
+
+
+def test_a_large_answer(upstream: RecordedUpstream, door: RunningGateway) -> None:
+    answer: dict[str, Any] = completion("x" * 20_000_000)
+    upstream.play([json_response(answer)])
+    assert post(door).json() == answer
+    with RawChat(door, {}) as client:
+        assert client.read_to_end().count(b"x") > 20_000_000

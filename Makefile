@@ -17,8 +17,8 @@ help: ## list the targets
 run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=file.gguf, DATA=dir
 	@exec $(SERVE)
 
-reload: $(VENV)/service ## make the running gateway read its config and prepared answers again; DATA=dir
-	@$(VENV)/bin/lexora reload $(if $(DATA),--data '$(DATA)')
+reload: $(VENV)/service ## make the running gateway read its config and prepared answers again; CONFIG, DATA
+	@$(VENV)/bin/lexora reload $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/dev lint ## check and test, in a few minutes
 	$(VENV)/bin/python -m pytest -q -m 'not slow'

@@ -198,4 +198,7 @@ def _without(error: UpstreamRefused, credential: str | None) -> UpstreamRefused:
     """The error without our credential in it, should the upstream have repeated it."""
     if credential:
         error.message = error.message.replace(credential, "***")
+        error.error_type = error.error_type.replace(credential, "***")
+        error.param = error.param and error.param.replace(credential, "***")
+        error.code = error.code and error.code.replace(credential, "***")
     return error

@@ -95,11 +95,12 @@ def _names(backend: Backend, served: list[ServedModel] | None) -> dict[str, str]
     """Public name → the upstream's own name. vLLM calls a model by its path unless it was told a name to serve."""
     if not backend.models:
         return {model.id: model.id for model in served or ()}
+    known = {model.id for model in served or ()}
+    by_path = {model.root: model.id for model in served or () if model.root}
     names = {}
-    for model in backend.models:
-        known = {served_model.id for served_model in served or ()}
-        by_root = {served_model.root: served_model.id for served_model in served or ()}
-        names[model.name] = model.name if model.name in known else by_root.get(model.path) or model.path or model.name
+    for wanted in backend.models:
+        called = by_path.get(wanted.path or "") or wanted.path or wanted.name
+        names[wanted.name] = wanted.name if wanted.name in known else called
     return names
 
 

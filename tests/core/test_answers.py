@@ -56,6 +56,7 @@ def test_the_two_ways_to_write_katakana_differ() -> None:
         pytest.param(lambda text: unicodedata.normalize("NFD", text), id="decomposed"),
         pytest.param(lambda text: f"  \t{text}\n", id="space around it"),
         pytest.param(lambda text: f"\u3000{text}\u3000", id="ideographic space around it"),
+        pytest.param(lambda text: " " * 500 + text + "\n" * 500, id="much space around it"),
         pytest.param(lambda text: text.rstrip("？"), id="no mark"),
         pytest.param(lambda text: text.rstrip("？") + "?", id="half-width mark"),
         pytest.param(lambda text: text + "？！", id="more marks"),

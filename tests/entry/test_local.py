@@ -471,7 +471,7 @@ def test_the_log_has_the_configured_level(tmp_path: Path) -> None:
 def with_answers(folder: Path) -> Iterator[RunningGateway]:
     """A gateway with answers of its own in `folder`/answers."""
     shutil.copytree(SHIPPED, folder / "answers")
-    with running_gateway(folder, {"answers": "answers"}) as gateway:
+    with running_gateway(folder, {"answers": "answers", "data": "data"}) as gateway:
         yield gateway
 
 
@@ -495,7 +495,11 @@ def _by_make(gateway: RunningGateway) -> None:
     assert run(*make_command("reload", f"DATA={gateway.folder / 'data'}")) == (0, "", "")
 
 
-@pytest.mark.parametrize("reload", [_by_signal, _by_command, _by_make])
+def _by_its_config(gateway: RunningGateway) -> None:
+    assert run(*make_command("reload", f"CONFIG={gateway.folder / 'config.yaml'}")) == (0, "", "")
+
+
+@pytest.mark.parametrize("reload", [_by_signal, _by_command, _by_make, _by_its_config])
 def test_a_changed_answer_is_served_after_a_reload_without_a_restart(
     tmp_path: Path, reload: Callable[[RunningGateway], None]
 ) -> None:

@@ -104,6 +104,15 @@ def test_the_sample_leads_to_the_model_by_whatever_name_vllm_has_for_it(
         assert [path for path, _ in server.asked] == ["/v1/models"]
 
 
+def test_a_model_without_a_path_goes_by_its_name(tmp_path: Path) -> None:
+    """Ollama says nothing of paths, and takes `llama3` for `llama3:latest`."""
+    with fake_server("llama3:latest", "qwen3:4b") as server:
+        backends = {"ollama": {"url": server.url, "models": [{"name": "llama3"}]}}
+        assert where(find(settings_of({"backends": backends}, tmp_path)).routes) == {
+            "llama3": [f"ollama {server.url}/v1 llama3"]
+        }
+
+
 def test_the_sample_stands_while_its_vllm_is_down(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     routes, complete = find(settings_of(SAMPLE.replace("http://localhost:8000", url), tmp_path))

@@ -48,8 +48,10 @@ def upstream(_upstream: RecordedUpstream) -> RecordedUpstream:
 
 
 @pytest.fixture(scope="session")
-def door(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gateway in front of `upstream`, which stands behind every one of its models.
+def door(
+    _upstream: RecordedUpstream, llamacpp: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A gateway in front of `upstream`, which stands behind every one of its models but `tiny`, the real llama.cpp.
 
     `m` is vLLM, `llamacpp` and `ollama` what they say, `paid` OpenAI with a price, `unpriced` without, `claude`
     Anthropic; `hasty` waits 0.4 s for the next piece of a stream, `brief` 0.5 s for a whole answer. Nobody is behind
@@ -69,6 +71,7 @@ def door(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactory) 
         hasty={**own, "timeouts": {"idle": 0.4}},
         brief={**own, "timeouts": {"total": 0.5}},
         dead=dead,
+        tiny={**own, "base_url": llamacpp.base_url, "model": "tiny-chat"},
     )
     config["models"]["spare"] = {"deployments": [dead, {**own, "name": "second"}]}
     config["models"]["pair"] = {"deployments": [{**own, "name": "first"}, {**own, "name": "second"}]}

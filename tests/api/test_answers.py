@@ -150,7 +150,7 @@ def test_a_prepared_answer_is_streamed_when_asked_to(
     with (
         sdk(site) as client,
         client.chat.completions.stream(model="chat", messages=body["messages"], **options) as stream,
-    ):  # type: ignore[arg-type]
+    ):
         final = stream.get_final_completion()
     assert final.choices[0].message.content in CAPITALS
     assert final.choices[0].finish_reason == "stop"

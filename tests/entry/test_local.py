@@ -633,7 +633,7 @@ def test_a_reload_disturbs_nobody(tmp_path: Path) -> None:
             file = tmp_path / "answers" / "responses" / "q1_capital" / "0.json"
             file.write_text(json.dumps({"response": f"version {number}"}))
             _by_signal(gateway)
-            wait_for(lambda text=f"version {number}": _first(gateway) == text)  # type: ignore[misc]
+            wait_for(lambda text=f"version {number}": _first(gateway) == text)
         stop.set()
         for thread in threads:
             thread.join()

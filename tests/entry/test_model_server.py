@@ -55,9 +55,9 @@ def test_the_model_answers_by_the_name_of_its_file_and_by_default(tmp_path: Path
             raw = client.chat.completions.with_raw_response.create(
                 model="my model v1.5",
                 messages=[HELLO],
-                max_tokens=5,  # type: ignore[list-item]
+                max_tokens=5,
             )
-            streamed = client.chat.completions.create(model="", messages=[HELLO], max_tokens=5, stream=True)  # type: ignore[call-overload]
+            streamed = client.chat.completions.create(model="", messages=[HELLO], max_tokens=5, stream=True)
             assert [chunk.choices[0].finish_reason for chunk in streamed][-1] == "length"
         assert raw.headers["x-lexora-origin"] == "own"
         assert raw.headers["x-lexora-cost-usd"] == "0"

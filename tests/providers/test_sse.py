@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -75,8 +76,8 @@ def test_any_split_of_any_stream_gives_the_same_events() -> None:
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_any_split_of_what_servers_sent_gives_the_same_events(path: object) -> None:
-    stream = path.read_bytes()  # type: ignore[attr-defined]
+def test_any_split_of_what_servers_sent_gives_the_same_events(path: Path) -> None:
+    stream = path.read_bytes()
     events = decoded([stream])
     assert events
     chooser = random.Random(len(stream))

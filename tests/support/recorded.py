@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +97,11 @@ class RecordedUpstream:
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(self._play_anew(scripts), self._loop).result(10)
 
+    def play_as_asked(self, scripts: Mapping[str, Script]) -> None:
+        """The same, but every request names its own script, in a field `script`."""
+        self.play([b""])
+        self._by_name = dict(scripts)
+
     def wait_until_left(self, connection: int = 0, seconds: float = 5) -> float:
         """When the peer of a connection left, waiting for it."""
         wait_until(lambda: connection in self.left, "the connection to be closed", seconds)
@@ -112,6 +117,12 @@ class RecordedUpstream:
         self.connections = 0
         self.sent = 0
         self._scripts = list(scripts)
+        self._by_name: dict[str, Script] = {}
+
+    def _script(self) -> Script:
+        if self._by_name:
+            return self._by_name[self.received[-1].json()["script"]]
+        return self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
 
     async def _play_anew(self, scripts: Sequence[Script]) -> None:
         handlers = list(self._handlers)
@@ -149,8 +160,7 @@ class RecordedUpstream:
                     0,
                 )
                 self.received.append(Received(number, head.removesuffix(b"\r\n\r\n"), await reader.readexactly(length)))
-                script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
-                if not await self._play(script, reader, writer, number):
+                if not await self._play(self._script(), reader, writer, number):
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             self.left.setdefault(number, time.monotonic())

@@ -19,6 +19,8 @@ from lexora.core.turn import Turn
 KEEP_IDLE_SECONDS = 4.0
 # A slow client stops its upstream after this much unread, and starts it again when it has been read.
 HIGH_WATER_BYTES = 256 * 1024
+# A pooled connection that closes this soon was closed while idle; later, the upstream has worked on the request.
+STALE_SECONDS = 0.5
 MAX_BODY_BYTES = 256 * 1024 * 1024
 
 
@@ -155,6 +157,7 @@ class _Connection(asyncio.Protocol):
         self._head: list[tuple[bytes, bytes]] = []
         self._silence: asyncio.TimerHandle | None = None
         self.last_heard = 0.0
+        self._sent_at = 0.0
 
     def send(self, data: bytes, idle_timeout: float | None) -> Response:
         response = self._response = Response(self)
@@ -163,11 +166,12 @@ class _Connection(asyncio.Protocol):
             self.last_heard = self.loop.time()
             self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
         self._unsent = data
+        self._sent_at = self.loop.time()
         _turn.add(self._write, self.loop)
         return response
 
     def _write(self) -> None:
-        if not self.closed:
+        if not self.closed and not self.transport.is_closing():
             self.transport.write(self._unsent)
         self._unsent = b""
 
@@ -211,9 +215,9 @@ class _Connection(asyncio.Protocol):
             if self in self._idle:
                 self._idle.remove(self)
         elif not response.status:
-            response.fail(
-                _Stale() if self._used else UpstreamBroken("The upstream closed the connection without an answer.")
-            )
+            closed = UpstreamBroken("The upstream closed the connection without an answer.")
+            was_idle = self._used and self.loop.time() - self._sent_at < STALE_SECONDS
+            response.fail(_Stale() if was_idle else closed)
         elif exc is not None or response.header(b"content-length") or response.header(b"transfer-encoding"):
             response.fail(UpstreamBroken("The upstream closed the connection in the middle of its answer."))
         else:
@@ -331,8 +335,8 @@ class HttpClient:
             raise UpstreamUnreachable(f"No connection to {where} within {seconds:g} s.") from None
         except ssl.SSLError as error:
             raise UpstreamUnreachable(f"No TLS connection to {where}: {error.reason}.") from None
-        except OSError as error:
-            raise UpstreamUnreachable(f"No connection to {where}: {error.strerror or error}.") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: of a host name that there cannot be
+            raise UpstreamUnreachable(f"No connection to {where}: {getattr(error, 'strerror', '') or error}.") from None
         return connection
 
     def _sweep(self) -> None:

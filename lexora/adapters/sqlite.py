@@ -97,7 +97,7 @@ class SqliteRecords:
         try:
             self._insert(rows)
         except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it
-            self._insert([tuple(min(v, _MOST) if isinstance(v, int) else v for v in row) for row in rows])
+            self._insert([tuple(max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in row) for row in rows])
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         whole = len(rows) - len(rows) % _MANY

@@ -94,7 +94,7 @@ class HttpUpstream:
         target = self._targets.get(id(deployment))
         if target is None:
             if len(self._targets) >= _MOST_TARGETS:
-                self._targets.clear()  # wildcard routes make a deployment per model name that clients think of
+                self._targets.clear()  # wildcard routes make a deployment for each model name that clients think of
             target = self._targets[id(deployment)] = self._work_out(deployment)
         return target
 

@@ -13,16 +13,29 @@ from lexora.api.chat import ChatEndpoint
 from lexora.api.cors import CorsLayer
 from lexora.api.errors import ErrorLayer
 from lexora.api.health import HealthEndpoint
+from lexora.api.http import headers_of
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
 from lexora.core.chat import ChatFields
+from lexora.core.errors import HostNotAllowed
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
 from lexora.core.record import RequestIds
 
 
-def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[str], max_body_bytes: int) -> ASGIApp:
-    """The application over a gateway and a ledger. `allow_origins` are web origins that CORS lets in."""
+def create_app(
+    gateway: Gateway,
+    ledger: Ledger,
+    *,
+    allow_origins: Collection[str],
+    max_body_bytes: int,
+    hosts: Collection[bytes] | None = None,
+) -> ASGIApp:
+    """The application over a gateway and a ledger.
+
+    `allow_origins` are the web origins that CORS lets in, `hosts` the names that a request's Host header may have
+    (None: any). On a loopback address this keeps out web pages whose own name was made to point here (DNS rebinding).
+    """
     started_at = time.time()
     request_ids = RequestIds(random.getrandbits(48))
     chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes)
@@ -56,9 +69,17 @@ def create_app(gateway: Gateway, ledger: Ledger, *, allow_origins: Collection[st
     exact = {(method, path): endpoint for method, path, endpoint, _ in table if "{" not in path}
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if hosts is not None and _host(scope) not in hosts:
+            raise HostNotAllowed("This gateway does not go by that name. Add it to server.allowed_hosts in the config.")
         return exact.get((scope["method"], scope["path"]), router.app)(scope, receive, send)
 
     return CorsLayer(ErrorLayer(dispatch), allow_origins)
+
+
+def _host(scope: Scope) -> bytes:
+    """The Host header without its port."""
+    host = headers_of(scope).get(b"host", b"localhost").lower()
+    return host if host.endswith(b"]") else host.rsplit(b":", 1)[0]
 
 
 def _plain(path: str) -> str:

@@ -46,7 +46,7 @@ class CorsLayer:
         async def send_with_cors(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *extra]
-                if preflight and len(extra) > 1 - everyone:
+                if preflight and allowed is not None:
                     allow = dict(message["headers"]).get(b"allow", b"")
                     message["headers"] += [
                         (b"access-control-allow-methods", allow),

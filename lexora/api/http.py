@@ -1,12 +1,13 @@
 """Bodies in, responses out: the little HTTP that bare ASGI endpoints need."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from lexora.core.errors import ClientLeft, PayloadTooLarge, UnsupportedMediaType
+from lexora.core.errors import ClientLeft, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -36,6 +37,8 @@ def direct_of(scope: Scope) -> Direct | None:
     return direct
 
 
+BODY_SILENCE_SECONDS = 60.0
+
 _JSON = b"application/json"
 JSON_TYPE = (b"content-type", _JSON)
 
@@ -53,7 +56,7 @@ def require_json(headers: dict[bytes, bytes]) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, and ClientLeft."""
+    """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, RequestTimeout, and ClientLeft."""
     announced = headers_of(scope).get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -65,7 +68,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         return body
     pieces: list[bytes] = []
     size = 0
-    message = await receive()
+    message = await _receive(receive)
     while message["type"] == "http.request":
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
@@ -73,8 +76,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         if not message.get("more_body", False):
             return b"".join(pieces)
-        message = await receive()
+        message = await _receive(receive)
     raise ClientLeft
+
+
+async def _receive(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(BODY_SILENCE_SECONDS):
+            return await receive()
+    except TimeoutError:
+        raise RequestTimeout(
+            f"The body did not go on for {BODY_SILENCE_SECONDS:g} s.", headers=((b"connection", b"close"),)
+        ) from None
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

@@ -41,6 +41,7 @@ class ResponseFormat(msgspec.Struct):
     type: str
 
 
+Name = Annotated[str, msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
@@ -48,7 +49,7 @@ class ChatFields(msgspec.Struct, gc=False):
     """The fields of a chat completion request that the gateway itself relies on (OpenAI's names; `x_*` are ours)."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    model: str | None = None
+    model: Name | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
@@ -57,7 +58,7 @@ class ChatFields(msgspec.Struct, gc=False):
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     x_priority: Literal["high", "normal", "low"] | None = None
-    x_user_id: str | None = None
+    x_user_id: Name | None = None
     x_timeout: Seconds | None = None
 
 

@@ -2,6 +2,8 @@
 
 LexoraError
 ├── InvalidRequest           400   the request cannot be understood, or asks what nobody here can do
+│   ├── HostNotAllowed       403   the Host header names somebody else
+│   ├── RequestTimeout       408   the body did not come
 │   ├── NotFound             404   no such path or prepared answer
 │   ├── ModelNotFound        404   no such model
 │   ├── MethodNotAllowed     405
@@ -48,6 +50,16 @@ class LexoraError(Exception):
 class InvalidRequest(LexoraError):
     status = 400
     type = "invalid_request_error"
+
+
+class HostNotAllowed(InvalidRequest):
+    status = 403
+    default_code = "host_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    status = 408
+    default_code = "request_timeout"
 
 
 class NotFound(InvalidRequest):

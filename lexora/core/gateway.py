@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from lexora.core.answers import Catalogue
 from lexora.core.chat import ChatRequest
-from lexora.core.errors import UpstreamUnreachable
+from lexora.core.errors import InvalidRequest, UpstreamRefused, UpstreamUnreachable
 from lexora.core.model_map import Deployment
 from lexora.core.ports import AnswerStore, ChunkStream, Completion, Upstream
 from lexora.core.record import Record
@@ -126,6 +126,12 @@ class Gateway:
             except UpstreamUnreachable:
                 if left == 0:
                     raise
+            except (UpstreamRefused, InvalidRequest):
+                raise
+            except BaseException:
+                # It was sent, and is paid for as far as anybody can tell: the client left, time ran out, it broke.
+                _settle(record, deployment, request, None, 0)
+                raise
         raise AssertionError("a route has at least one deployment")
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import NamedTuple
 
 from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
@@ -31,6 +32,7 @@ class Routes:
         self.model_map = model_map
         self.default_model = default_model or next(iter(model_map.models), None)
         self.wildcards = wildcards
+        self._find_wildcard = lru_cache(maxsize=256)(self._match_wildcards)
         self._routes: dict[str, list[Deployment]] = {}
         for name, route in model_map.models.items():
             for public_name in (name, *route.aliases):
@@ -43,12 +45,13 @@ class Routes:
 
     def find(self, model: str) -> list[Deployment] | None:
         """A model's deployments as the model map lists them."""
-        found = self._routes.get(model)
-        if found is None:
-            for wildcard in self.wildcards:
-                if fnmatchcase(model, wildcard.pattern):
-                    return [wildcard.deployment.model_copy(update={"model": model})]
-        return found
+        return self._routes.get(model) or self._find_wildcard(model)
+
+    def _match_wildcards(self, model: str) -> list[Deployment] | None:
+        for wildcard in self.wildcards:
+            if fnmatchcase(model, wildcard.pattern):
+                return [wildcard.deployment.model_copy(update={"model": model})]
+        return None
 
     def order(self, model: str | None, choose: Callable[[], float] = random.random) -> list[Deployment]:
         """The deployments to try for `model` (None: the default model), best first.

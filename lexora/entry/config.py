@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -29,6 +29,7 @@ class Server(_Section):
     host: str = "127.0.0.1"
     port: Port = 8001
     max_body_mb: float = Field(32, gt=0)
+    allowed_hosts: list[str] = []
 
 
 class Vllm(_Section):
@@ -162,7 +163,9 @@ def load_settings(path: Path | None) -> Settings:
     except ValidationError as error:
         raise ConfigError(_first_problem(error, path, root)) from None
     relative = {name: getattr(settings, name) for name in ("model_map", "answers", "data")}
-    found = {name: path.parent / value for name, value in relative.items() if value is not None}
+    found: dict[str, Any] = {name: path.parent / value for name, value in relative.items() if value is not None}
+    if "model_map" in found:
+        found["models"] = settings.models | load_model_map(found["model_map"]).models
     return settings.model_copy(update=found)
 
 

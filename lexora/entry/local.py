@@ -7,10 +7,11 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ BACKLOG = 2048
 # How long the ledger's thread may keep the event loop waiting when both want the interpreter.
 SWITCH_SECONDS = 0.0005
 PID_FILE = "lexora.pid"
+LOOPBACK = ("127.0.0.1", "::1")
 GC_THRESHOLDS = (20_000, 20, 20)
 
 log = logging.getLogger("lexora")
@@ -58,6 +60,7 @@ def serve(options: Options) -> None:
     settings = load_settings(options.config)
     host, port = options.host or settings.server.host, options.port or settings.server.port
     listener = _listen(host, port)
+    _allow_many_connections()
     model_server = start_model_server(options.model, _progress) if options.model else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -66,6 +69,13 @@ def serve(options: Options) -> None:
         listener.close()
         if model_server is not None:
             model_server.stop()
+
+
+def _allow_many_connections() -> None:
+    """Lifts the limit of open files to what the system allows: a stream needs two, and 1,024 is the usual default."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def reload(options: Options) -> None:
@@ -123,15 +133,22 @@ class _Local:
             self._ledger,
             allow_origins=settings.cors.allow_origins,
             max_body_bytes=int(settings.server.max_body_mb * 1024 * 1024),
+            hosts=_hosts(self._listener.getsockname()[0], settings.server.allowed_hosts),
         )
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=SHUTDOWN_SECONDS)
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn handles both while it serves, and raises them again when it is done: by then we end by ourselves.
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         loop = asyncio.get_running_loop()
         tasks: set[asyncio.Task[None]] = set()
-        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(self._reload())))
-        tasks.add(loop.create_task(self._look_again()))
+
+        def start(work: Coroutine[None, None, None]) -> None:
+            task = loop.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)  # an error in it is logged by asyncio
+
+        loop.add_signal_handler(signal.SIGHUP, lambda: start(self._reload()))
+        start(self._look_again())
         _take_connections(self._listener)
         print(start_screen(self._listener, setup, self._database, settings), file=sys.stderr, flush=True)
         # What exists by now stays, and a request makes next to no cycles: to look for them every 700 objects is waste.
@@ -143,8 +160,11 @@ class _Local:
             with _pid_file(self._folder / PID_FILE):
                 await server.serve([self._listener])
         finally:
-            for task in tasks:
+            # What still runs when its time is up is cut off, and its record is to be written as well.
+            running = [*tasks, *server.server_state.tasks]
+            for task in running:
                 task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             self._client.close()
             # Blocks, as nothing else is left to do.
             self._ledger.close()
@@ -205,6 +225,13 @@ class _Local:
                     log.info("found upstreams: %s", ", ".join(routes.names))
 
 
+def _hosts(address: str, allowed: list[str]) -> set[bytes] | None:
+    """The names that the gateway goes by: those of the config, and on a loopback address that address's own."""
+    if "*" in allowed or (address not in LOOPBACK and not allowed):
+        return None
+    return {name.lower().encode() for name in (*allowed, "localhost", "127.0.0.1", "[::1]")}
+
+
 @contextlib.contextmanager
 def _pid_file(path: Path) -> Iterator[None]:
     """Holds a locked file with our process id; of gateways that share a folder, the first has it."""
@@ -226,7 +253,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, UnicodeError):
+            raise ConfigError(f"'{host}' is not a host name; choose another HOST") from None
         if error.errno == errno.EADDRINUSE:
             raise _in_use(host, port) from None
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another HOST or PORT") from None

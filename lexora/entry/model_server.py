@@ -57,7 +57,9 @@ def start_model_server(path: Path, progress: Callable[[str], None]) -> ModelServ
     )
     said: list[str] = []
     assert process.stdout is not None
-    reader = threading.Thread(target=lambda out: said.extend(out.readline().split()), args=(process.stdout,))
+    reader = threading.Thread(
+        target=lambda out: said.extend(out.readline().split()), args=(process.stdout,), daemon=True
+    )
     reader.start()
     while reader.is_alive():
         reader.join(2)

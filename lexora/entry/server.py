@@ -116,6 +116,8 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # it quacks
+        self._idle_since = self.loop.time()  # somebody may connect and say nothing
+        self._look_for_idleness(self.timeout_keep_alive)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["extensions"] = {DIRECT: _Direct(cycle)}  # type: ignore[dict-item]  # ours
@@ -138,8 +140,6 @@ class OneWriteProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
             return
         self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._look_for_idleness(self.timeout_keep_alive)
 
     def _look_for_idleness(self, after: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(after, self.timeout_keep_alive_handler)

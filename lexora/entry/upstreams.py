@@ -14,7 +14,7 @@ from lexora.adapters.http_client import HttpClient, Origin
 from lexora.core.errors import UpstreamError
 from lexora.core.model_map import Deployment, ModelMap, Route
 from lexora.core.routing import Routes, Wildcard
-from lexora.entry.config import Backend, ConfigError, Settings, load_model_map
+from lexora.entry.config import Backend, ConfigError, Settings
 from lexora.providers.dialect import NOT_JSON
 from lexora.providers.table import PROVIDERS
 
@@ -34,7 +34,9 @@ class _ModelList(msgspec.Struct):
 
 
 class Upstreams(NamedTuple):
-    """The routes, and whether every upstream that was asked has answered."""
+    """The routes, and whether there is nothing more to look for: with a config every upstream has answered, without
+    one there is something to forward to.
+    """
 
     routes: Routes
     complete: bool
@@ -71,8 +73,6 @@ async def find_upstreams(
 
 async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str, Route], bool]:
     routes = dict(settings.models)
-    if settings.model_map is not None:
-        routes |= load_model_map(settings.model_map).models
     for name, route in routes.items():
         for position, deployment in enumerate(route.deployments):
             _require_credential(f"models.{name}.deployments[{position}].credential: ", deployment)
@@ -139,8 +139,8 @@ def _environment_deployment(provider: str) -> Deployment:
     row = PROVIDERS[provider]
     data = {"provider": provider, "model": "*"}
     if row.base_url_env and (url := os.environ.get(row.base_url_env)):
-        # Anthropic's SDK wants the URL without the version, OpenAI's with it.
-        data["base_url"] = _base_url(url)
+        whole = urlsplit(url).path.strip("/") and not row.base_url_env_lacks_version
+        data["base_url"] = url if whole else _base_url(url)
     try:
         deployment = Deployment.model_validate(data, context=PROVIDERS)
     except ValidationError as error:

@@ -33,11 +33,16 @@ class _Usage(msgspec.Struct):
     def usage(self) -> Usage:
         cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
         return Usage(
-            self.prompt_tokens or 0,
-            self.completion_tokens or 0,
-            (cached and cached.cached_tokens) or 0,
-            (reasoning and reasoning.reasoning_tokens) or 0,
+            _count(self.prompt_tokens),
+            _count(self.completion_tokens),
+            _count(cached.cached_tokens if cached else 0),
+            _count(reasoning.reasoning_tokens if reasoning else 0),
         )
+
+
+def _count(tokens: int | None) -> int:
+    """What an upstream has counted, within reason: the books must hold it."""
+    return min(max(tokens or 0, 0), 2**53)
 
 
 class _Completion(msgspec.Struct):

@@ -15,7 +15,7 @@ class Provider(NamedTuple):
 
     `base_url` is used by deployments that name none. `credential_env` and `base_url_env` are the environment
     variables that hold its key and another base URL by convention. `chat_models` are patterns of the names of
-    its chat models.
+    its chat models. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
     """
 
     dialect: Dialect
@@ -24,6 +24,7 @@ class Provider(NamedTuple):
     credential_env: str | None = None
     base_url_env: str | None = None
     chat_models: tuple[str, ...] = ()
+    base_url_env_lacks_version: bool = False
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -45,5 +46,6 @@ PROVIDERS: dict[str, Provider] = {
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_BASE_URL",
         ("claude-*",),
+        base_url_env_lacks_version=True,
     ),
 }

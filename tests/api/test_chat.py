@@ -116,7 +116,7 @@ def test_a_prompt_of_a_megabyte_that_waits_to_be_asked_for(upstream: RecordedUps
     body = json.dumps(chat_body(messages=[{"role": "user", "content": "x" * 1_000_000}])).encode()
     with socket.create_connection(("127.0.0.1", door.port), 10) as client:
         client.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"

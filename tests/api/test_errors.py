@@ -245,7 +245,7 @@ def test_a_body_far_beyond_the_limit_gets_its_413_all_the_same(web: httpx2.Clien
 
 def test_the_413_comes_before_the_body(site: RunningGateway) -> None:
     """An announced length is enough; of chunks, the one that goes too far."""
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     assert raw(site, head + b"content-length: 99999999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
     asked = raw(site, head + b"expect: 100-continue\r\ncontent-length: 20000\r\n\r\n")
     assert asked.startswith(b"HTTP/1.1 413 ")
@@ -262,10 +262,10 @@ def test_the_limit_leaves_a_record(site: RunningGateway, web: httpx2.Client) -> 
     "data",
     [
         b"GARBAGE\r\n\r\n",
-        b"BREW /coffee HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"BREW /coffee HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"GET /health HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /\xe6\x97\xa5 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"GET /\xe6\x97\xa5 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
@@ -330,3 +330,13 @@ def test_an_error_that_nobody_expected_is_a_500_that_tells_nothing(
     assert json.loads(body["body"])["error"]["code"] == code
     assert b"hunter2" not in body["body"]
     assert ("unexpected error at GET /health" in caplog.text) == (status == 500)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8001", "127.0.0.1.evil.example"])
+def test_a_name_that_was_made_to_point_here_is_refused(site: RunningGateway, host: str) -> None:
+    """DNS rebinding: for the browser such a page and the gateway are one site, so CORS would not stop it."""
+    refused = httpx2.get(f"{site.url}/v1/models", headers={"host": host})
+    assert refused.status_code == 403
+    assert refused.json()["error"]["code"] == "host_not_allowed"
+    for own in ("localhost", "localhost:9", "127.0.0.1:9", "[::1]:9"):
+        assert httpx2.get(f"{site.url}/v1/models", headers={"host": own}).status_code == 200

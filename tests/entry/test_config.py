@@ -69,9 +69,12 @@ def test_an_empty_file_is_all_defaults(file: Path, text: str) -> None:
 
 
 def test_paths_are_relative_to_the_file(file: Path) -> None:
-    settings = load(file, "answers: my answers\nmodel_map: ../maps/model_map.json\ndata: /var/lib/lexora\n")
+    maps = file.parent / "maps"
+    maps.mkdir()
+    (maps / "model_map.json").write_text('{"models": {}}')
+    settings = load(file, "answers: my answers\nmodel_map: maps/model_map.json\ndata: /var/lib/lexora\n")
     assert settings.answers == file.parent / "my answers"
-    assert settings.model_map == file.parent / ".." / "maps" / "model_map.json"
+    assert settings.model_map == maps / "model_map.json"
     assert settings.data == Path("/var/lib/lexora")
 
 

@@ -81,7 +81,7 @@ class RawChat:
         self.port = int(self._socket.getsockname()[1])
         body = json.dumps(chat_body(**fields)).encode()
         self._socket.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
 

@@ -24,7 +24,7 @@ _turn = Turn()
 
 
 class _Transport:
-    """A transport whose writes wait for the end of the turn. Everything else goes straight through."""
+    """A transport that writes when its turn says so. Everything else goes straight through."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport

@@ -1,0 +1,91 @@
+"""The application in this process, on the server and the event loop that it has in production: for what only counting
+its tasks and objects can tell, and for constants that are too long to wait for.
+"""
+
+import asyncio
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvloop
+
+from lexora.adapters.http_client import HttpClient
+from lexora.adapters.upstream import HttpUpstream
+from lexora.api.app import create_app
+from lexora.core.answers import Catalogue, PreparedPrompt
+from lexora.core.gateway import Gateway, Setup
+from lexora.core.model_map import parse_model_map
+from lexora.core.record import Record
+from lexora.core.routing import Routes
+from lexora.entry.server import create_server
+from lexora.providers.table import PROVIDERS
+from tests.support.recorded import RecordedUpstream, wait_until
+
+KNOWN_PROMPT = "日本の首都はどこですか？"
+
+
+class Answers:
+    """One prepared answer."""
+
+    async def get(self, prompt: str, variant: int) -> str | None:
+        return f"{prompt} {variant}"
+
+
+class Kept:
+    """A ledger that keeps its records."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+
+
+class InProcess:
+    """The application on the server and the loop that it has in production, in a thread."""
+
+    def __init__(self, upstream: RecordedUpstream) -> None:
+        self.ledger = Kept()
+        own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
+        models = {"m": {"deployments": [own]}, "dead": {"deployments": [{**own, "base_url": "http://127.0.0.1:9"}]}}
+        catalogue = Catalogue([PreparedPrompt(id="q", prompt=KNOWN_PROMPT)])
+        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS)), catalogue, Answers())
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = self._listener.getsockname()[1]
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        client = HttpClient()
+        app = create_app(
+            Gateway(self._setup, HttpUpstream(client, lambda _: "")),
+            self.ledger,
+            allow_origins=(),
+            max_body_bytes=32_000_000,
+        )
+        self._server = create_server(app, keep_alive_seconds=5, shutdown_seconds=1)
+        await self._server.serve([self._listener])
+        client.close()
+
+    def tasks(self) -> int:
+        """How many tasks there are on the loop, but for the one that counts."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(10)
+
+    def __enter__(self) -> "InProcess":
+        self._thread.start()
+        wait_until(lambda: getattr(getattr(self, "_server", None), "started", False), "the server to start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._listener.close()

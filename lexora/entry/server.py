@@ -16,7 +16,8 @@ from lexora.api.http import DIRECT, Headers
 from lexora.core.errors import InvalidRequest
 from lexora.core.turn import Turn
 
-LINGER_SECONDS = 5.0
+# As long as a slow client may need for what the kernel takes from us at a time, some hundred kilobytes.
+LINGER_SECONDS = 30.0
 
 _CLOSE = (b"connection", b"close")
 

@@ -8,8 +8,11 @@ import openai
 import psutil
 import pytest
 
+from lexora.api import chat
+from lexora.entry import server
 from tests.support.client import HELLO, RawChat, chat_body, events, post, sdk, text_of
 from tests.support.gateway import RunningGateway
+from tests.support.in_process import InProcess
 from tests.support.recorded import (
     DONE,
     STREAM_END,
@@ -241,15 +244,31 @@ def test_a_slow_reader_slows_its_upstream_down_and_costs_no_memory(
     assert process.memory_info().rss - before < 20_000_000
 
 
-def test_a_client_that_reads_nothing_is_cut_off(upstream: RecordedUpstream, door: RunningGateway) -> None:
+def test_a_client_that_reads_nothing_is_cut_off(upstream: RecordedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the deadline the upstream is freed; the client gets some seconds to take what is left, then it is cut."""
+    monkeypatch.setattr(chat, "LAST_WORD_SECONDS", 0.2)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.2)
     upstream.play([STREAM_HEAD, *[piece(token("x" * 50_000))] * 2000, FOREVER])
-    with RawChat(door, {"stream": True, "x_timeout": 0.5, "x_user_id": "asleep"}, receive_buffer=4096) as client:
+    with (
+        InProcess(upstream) as gateway,
+        RawChat(gateway, {"stream": True, "x_timeout": 0.5}, receive_buffer=4096) as client,
+    ):
         client.read_until(b"\r\n\r\n")
+        assert client.port in gateway.connections()
         upstream.wait_until_left()
-        wait_until(lambda: client.port not in {at.raddr.port for at in door.sockets()}, "the end of the connection", 20)
-    record = record_of_user(door, "asleep")
-    assert (record["outcome"], record["error_code"]) == ("failed", "deadline_exceeded")
+        wait_until(lambda: client.port not in gateway.connections(), "the end of the connection")
+        (record,) = gateway.records
+        assert (record.outcome, record.error_code) == ("failed", "deadline_exceeded")
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off(upstream: RecordedUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain answer is given to the connection at once; the client may take its time as long as it takes."""
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.5)
+    upstream.play([json_response(completion("x" * 20_000_000))])
+    with InProcess(upstream) as gateway, RawChat(gateway, {}) as client:
+        while client.read_some():
+            time.sleep(0.02)
+        assert client.received.count(b"x") >= 20_000_000
 
 
 def test_a_slow_writer_is_waited_for(upstream: RecordedUpstream, door: RunningGateway) -> None:

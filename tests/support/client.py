@@ -6,7 +6,7 @@ import struct
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anthropic
 import httpx2
@@ -66,12 +66,17 @@ def text_of(chunks: list[Any]) -> str:
     return "".join(delta.get("content") or "" for delta in deltas)
 
 
+class Listening(Protocol):
+    """A gateway, in a process of its own or in this one."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class RawChat:
     """One chat request on a socket of its own; `received` is what has been read of the response."""
 
-    def __init__(
-        self, gateway: RunningGateway, fields: Mapping[str, Any], *, receive_buffer: int | None = None
-    ) -> None:
+    def __init__(self, gateway: Listening, fields: Mapping[str, Any], *, receive_buffer: int | None = None) -> None:
         self.received = bytearray()
         self._socket = socket.socket()
         if receive_buffer is not None:
@@ -88,12 +93,12 @@ class RawChat:
     def read_until(self, mark: bytes) -> bytearray:
         """Reads until the response holds `mark`."""
         while mark not in self.received:
-            self._read()
+            self.read_some()
         return self.received
 
     def read_to_end(self) -> bytearray:
         """Reads until the gateway closes the connection."""
-        while self._read():
+        while self.read_some():
             pass
         return self.received
 
@@ -105,7 +110,8 @@ class RawChat:
         self._socket.close()
         return now
 
-    def _read(self) -> bool:
+    def read_some(self) -> bool:
+        """Reads what is there; False at the end."""
         piece = self._socket.recv(256 * 1024)
         self.received += piece
         return bool(piece)

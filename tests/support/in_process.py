@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
+import psutil
 import uvloop
 
 from lexora.adapters.http_client import HttpClient
@@ -25,35 +26,32 @@ from tests.support.recorded import RecordedUpstream, wait_until
 KNOWN_PROMPT = "日本の首都はどこですか？"
 
 
-class Answers:
+class _Answers:
     """One prepared answer."""
 
     async def get(self, prompt: str, variant: int) -> str | None:
         return f"{prompt} {variant}"
 
 
-class Kept:
+class _Records(list[Record]):
     """A ledger that keeps its records."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def add(self, record: Record) -> None:
-        self.records.append(record)
+    add = list.append
 
 
 class InProcess:
-    """The application on the server and the loop that it has in production, in a thread."""
+    """A running application, in a thread: model `m` is behind `upstream`, nobody behind `dead`."""
 
     def __init__(self, upstream: RecordedUpstream) -> None:
-        self.ledger = Kept()
+        self.records = _Records()
         own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
         models = {"m": {"deployments": [own]}, "dead": {"deployments": [{**own, "base_url": "http://127.0.0.1:9"}]}}
         catalogue = Catalogue([PreparedPrompt(id="q", prompt=KNOWN_PROMPT)])
-        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS)), catalogue, Answers())
+        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS)), catalogue, _Answers())
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
         self._loop = uvloop.new_event_loop()
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -64,11 +62,12 @@ class InProcess:
         client = HttpClient()
         app = create_app(
             Gateway(self._setup, HttpUpstream(client, lambda _: "")),
-            self.ledger,
+            self.records,
             allow_origins=(),
             max_body_bytes=32_000_000,
         )
         self._server = create_server(app, keep_alive_seconds=5, shutdown_seconds=1)
+        self._started.set()
         await self._server.serve([self._listener])
         client.close()
 
@@ -80,12 +79,19 @@ class InProcess:
 
         return asyncio.run_coroutine_threadsafe(count(), self._loop).result(10)
 
-    def __enter__(self) -> "InProcess":
+    def connections(self) -> set[int]:
+        """The ports of the clients that are connected."""
+        ends = psutil.Process().net_connections("tcp")
+        return {end.raddr.port for end in ends if end.laddr.port == self.port and end.raddr}
+
+    def __enter__(self) -> Self:
         self._thread.start()
-        wait_until(lambda: getattr(getattr(self, "_server", None), "started", False), "the server to start")
+        wait_until(self._started.is_set, "the server to start")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self._listener.close()

@@ -114,6 +114,11 @@ ENDS: dict[str, list[Action]] = {
         Sleep(0.1),
         Reset(),
     ],
+    "without [DONE], and the response goes on for ever": [
+        STREAM_HEAD,
+        piece(token("Hi") + finish() + usage(7, 1)),
+        FOREVER,
+    ],
     "without a finish_reason": stream(token("Hi"), usage(7, 1), DONE),
     "without a blank line at the end": stream(token("Hi"), finish(), usage(7, 1), DONE.rstrip()),
     "usage with the finish_reason": stream(
@@ -135,7 +140,7 @@ ENDS: dict[str, list[Action]] = {
 @pytest.mark.parametrize("ending", ENDS)
 def test_done_comes_at_every_true_end(ending: str, upstream: RecordedUpstream, door: RunningGateway) -> None:
     upstream.play(ENDS[ending])
-    response = post(door, stream=True)
+    response = post(door, stream=True, model="hasty")
     *chunks, last = events(response)
     assert last == "[DONE]"
     assert "[DONE]" not in chunks

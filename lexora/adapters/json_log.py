@@ -16,6 +16,8 @@ SERVICE = "lexora"
 _FRAMES = 6
 _MESSAGES = {"chat.completions": "chat_completion", "responses": "prepared_answer"}
 
+_LEVELS = {logging.INFO: "INFO", logging.WARNING: "WARNING", logging.ERROR: "ERROR"}
+
 _encode = msgspec.json.encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -63,19 +65,19 @@ class JsonLog:
         self.level = level
 
     def write(self, records: list[Record]) -> None:
-        lines = _encode_lines([self._line(record) for record in records if _level(record) >= self.level])
+        lines = _encode_lines([self._line(rec, level) for rec in records if (level := _level(rec)) >= self.level])
         while lines:
             lines = lines[os.write(self._file_descriptor, lines) :]
 
     def close(self) -> None:
         pass
 
-    def _line(self, record: Record) -> _Line:
+    def _line(self, record: Record, level: int) -> _Line:
         failed = record.outcome == "failed"
         ttft = record.ttft_ms
         return _Line(
             _iso(record.created_at),
-            logging.getLevelName(_level(record)),
+            _LEVELS[level],
             SERVICE,
             "llm_error" if failed else _MESSAGES[record.endpoint],
             record.request_id,

@@ -57,15 +57,15 @@ def require_json(headers: dict[bytes, bytes]) -> None:
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, RequestTimeout, and ClientLeft."""
-    announced = headers_of(scope).get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
     direct = direct_of(scope)
     body = direct.body() if direct else None
     if body is not None:  # the usual case: all of it is there
         if len(body) > limit:
             raise _too_large(limit)
         return body
+    announced = headers_of(scope).get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
     pieces: list[bytes] = []
     size = 0
     message = await _receive(receive)

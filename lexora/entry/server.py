@@ -31,7 +31,11 @@ class _Transport:
         self._transport = transport
         self._loop = loop
         self._waiting: list[bytes] = []
+        # Not through __getattr__: a class that has one finds its own attributes in twice the time.
         self.is_closing = transport.is_closing
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
         self._waiting.append(data)
@@ -57,9 +61,6 @@ class _Transport:
         elif now:
             self._loop.call_later(LINGER_SECONDS, self._give_up, now)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
 
 class _Direct:
     """The extension `lexora.api.http.Direct`: what uvicorn's `send` does, in one call and for what is our own."""
@@ -76,8 +77,10 @@ class _Direct:
         if cycle.response_started:
             raise RuntimeError("The response is half out already.")
         cycle.response_started = cycle.response_complete = True
-        head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]]
-        if _CLOSE in headers:
+        head = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            head += (name, b": ", value, b"\r\n")
+        if status >= 400 and _CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             head.append(b"connection: close\r\n")
@@ -122,7 +125,16 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["extensions"] = {DIRECT: _Direct(cycle)}  # type: ignore[dict-item]  # ours
-        super()._start_asgi_task(cycle, app)
+        self.tasks.add(self.loop.create_task(self._run(cycle, app)))
+
+    async def _run(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # Takes itself off the list: a callback of the task would be one more thing for the loop to schedule.
+        try:
+            await cycle.run_asgi(app)
+        finally:
+            task = asyncio.current_task(self.loop)
+            assert task is not None
+            self.tasks.discard(task)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

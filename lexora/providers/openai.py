@@ -42,7 +42,9 @@ class _Usage(msgspec.Struct):
 
 def _count(tokens: int | None) -> int:
     """What an upstream has counted, within reason: the books must hold it."""
-    return min(max(tokens or 0, 0), 2**53)
+    if not tokens or tokens < 0:
+        return 0
+    return min(_MOST_TOKENS, tokens)
 
 
 class _Completion(msgspec.Struct):
@@ -72,6 +74,8 @@ class _Chunk(msgspec.Struct):
     usage: _Usage | UnsetType | None = UNSET
     error: Any = None
 
+
+_MOST_TOKENS = 2**53
 
 _encode = msgspec.json.encode
 _decode_completion = msgspec.json.Decoder(_Completion).decode

@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 2 if whoever called it must mend something."""
     options = _parser().parse_args(arguments)
     # Imported late, so that --help and --version answer at once.
-    from lexora.entry.config import ConfigError
+    from lexora.entry.errors import ConfigError
     from lexora.entry.local import Options, reload, serve
 
     config = options.config or os.environ.get("LEXORA_CONFIG") or None

@@ -11,11 +11,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lexora.core.model_map import HttpUrl, ModelMap, Route, names_are_unique, parse_model_map
+from lexora.entry.errors import ConfigError
 from lexora.providers.table import PROVIDERS
-
-
-class ConfigError(Exception):
-    """Something that whoever starts the gateway must mend; one line."""
 
 
 class _Section(BaseModel):

@@ -25,7 +25,8 @@ from lexora.adapters.upstream import HttpUpstream
 from lexora.api.app import create_app
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.routing import Routes
-from lexora.entry.config import ConfigError, Logging, Settings, load_settings
+from lexora.entry.config import Logging, Settings, load_settings
+from lexora.entry.errors import ConfigError
 from lexora.entry.model_server import ModelServer, start_model_server
 from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen

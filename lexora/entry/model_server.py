@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lexora.core.model_map import Deployment
-from lexora.entry.config import ConfigError
+from lexora.entry.errors import ConfigError
 from lexora.providers.table import PROVIDERS
 
 _READY = "ready"

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from lexora.core.answers import Catalogue, PreparedPrompt
-from lexora.entry.config import ConfigError
+from lexora.entry.errors import ConfigError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "static_responses"
 

@@ -14,7 +14,8 @@ from lexora.adapters.http_client import HttpClient, Origin
 from lexora.core.errors import UpstreamError
 from lexora.core.model_map import Deployment, ModelMap, Route
 from lexora.core.routing import Routes, Wildcard
-from lexora.entry.config import Backend, ConfigError, Settings
+from lexora.entry.config import Backend, Settings
+from lexora.entry.errors import ConfigError
 from lexora.providers.dialect import NOT_JSON
 from lexora.providers.table import PROVIDERS
 

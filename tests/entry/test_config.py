@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lexora.entry.config import ConfigError, Settings, load_model_map, load_settings
+from lexora.entry.config import Settings, load_model_map, load_settings
+from lexora.entry.errors import ConfigError
 from tests.support.recorded import RECORDED
 
 SAMPLE = RECORDED / "lexora_config.yaml"

@@ -9,7 +9,7 @@ import httpx2
 import psutil
 import pytest
 
-from lexora.entry.config import ConfigError
+from lexora.entry.errors import ConfigError
 from lexora.entry.model_server import start_model_server
 from tests.support.client import sdk
 from tests.support.gateway import TINY_CHAT, running_gateway

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lexora.entry.config import ConfigError
+from lexora.entry.errors import ConfigError
 from lexora.entry.prepared import SHIPPED, load_prepared
 
 

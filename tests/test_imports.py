@@ -17,7 +17,18 @@ ADAPTERS = [path for path in MODULES if path.parent.name == "adapters"]
 SAME_ADAPTER = {"upstream": {"http_client"}}
 # What the core may use of the standard library: nothing that reaches out of the process, or asks it for anything.
 PURE = {
-    *("asyncio", "collections", "dataclasses", "difflib", "enum", "fnmatch", "functools", "itertools", "math"),
+    *(
+        "__future__",
+        "asyncio",
+        "collections",
+        "dataclasses",
+        "difflib",
+        "enum",
+        "fnmatch",
+        "functools",
+        "itertools",
+        "math",
+    ),
     *("random", "re", "typing", "unicodedata", "urllib.parse"),
 }
 # Data types and their validation; Turn's loop is handed to it, and asyncio is there for its type.

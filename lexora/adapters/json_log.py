@@ -1,8 +1,8 @@
 """The log: one JSON object a line, the fields of a chat completion named as operators know them."""
 
 import logging
-import os
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -55,19 +55,19 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
 class JsonLog:
     """A sink for the ledger: a line a request, `chat_completion` or, for failures, `llm_error`.
 
-    `file_descriptor` is where lines go; without `message_text` they hold lengths and no text of the user's. Lines below
-    `level` are left out.
+    `write` puts lines where they go and says how many bytes it took, as os.write does. Without `message_text`, they
+    hold lengths and no text of the user's. Lines below `level` are left out.
     """
 
-    def __init__(self, file_descriptor: int, *, message_text: bool = True, level: int = logging.INFO) -> None:
-        self._file_descriptor = file_descriptor
+    def __init__(self, write: Callable[[bytes], int], *, message_text: bool = True, level: int = logging.INFO) -> None:
+        self._write = write
         self.message_text = message_text
         self.level = level
 
     def write(self, records: list[Record]) -> None:
         lines = _encode_lines([self._line(rec, level) for rec in records if (level := _level(rec)) >= self.level])
         while lines:
-            lines = lines[os.write(self._file_descriptor, lines) :]
+            lines = lines[self._write(lines) :]
 
     def close(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The ledger: takes records on the hot path, writes them in batches from a thread of its own."""
+"""The ledger: in batches behind the requests' backs, or at once where a process may be frozen after each."""
 
 import logging
 import threading
@@ -70,3 +70,20 @@ class BatchedLedger:
                 if was_failing:
                     log.info("the ledger writes to %s again", type(sink).__name__)
         return sum(len(backlog) for _, backlog in self._backlogs)
+
+
+class DirectLedger:
+    """The port `Ledger` for a process that answers one request at a time and may be frozen after it, as in a Lambda.
+
+    A record is in every sink when `add` returns. What a sink does not take is lost to it, and said in the log.
+    """
+
+    def __init__(self, sinks: Sequence[RecordSink]) -> None:
+        self._sinks = sinks
+
+    def add(self, record: Record) -> None:
+        for sink in self._sinks:
+            try:
+                sink.write([record])
+            except Exception as error:  # noqa: BLE001 - as above
+                log.error("record %s is not in %s: %s", record.request_id, type(sink).__name__, error)  # noqa: TRY400 - no bug

@@ -1,13 +1,14 @@
 """Calls deployments: the provider's dialect over the pooled HTTP client."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken, UpstreamError, UpstreamRefused
 from lexora.core.model_map import Deployment
+from lexora.core.ports import Credentials
 from lexora.core.usage import Usage
 from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent
 from lexora.providers.errors import refused
@@ -18,6 +19,8 @@ _LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n
 
 _MOST_TARGETS = 1_000
 
+_Answer = TypeVar("_Answer")
+
 
 class _Target(NamedTuple):
     """A deployment, worked out for sending."""
@@ -27,7 +30,7 @@ class _Target(NamedTuple):
     origin: Origin
     path: bytes
     headers: bytes
-    credential: str | None
+    secrets: tuple[str, ...]  # what is in the headers and in no error message
 
 
 def _post(target: _Target, request: ChatRequest, request_id: str) -> bytes:
@@ -43,17 +46,41 @@ def _post(target: _Target, request: ChatRequest, request_id: str) -> bytes:
 
 
 class HttpUpstream:
-    """The port `Upstream` over HTTP. `credential_of` turns a reference (`env:NAME`) into the secret."""
+    """The port `Upstream` over HTTP. A secret that a provider does not take (401) is looked up again, once a call."""
 
-    def __init__(self, client: HttpClient, credential_of: Callable[[str], str]) -> None:
+    def __init__(self, client: HttpClient, credentials: Credentials) -> None:
         self._client = client
-        self._credential_of = credential_of
+        self._credentials = credentials
         self._targets: dict[int, _Target] = {}
 
     async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
+        return await self._call(self._complete, deployment, request, request_id)
+
+    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> "HttpChunkStream":
+        return await self._call(self._stream, deployment, request, request_id)
+
+    async def _call(
+        self,
+        call: Callable[[_Target, ChatRequest, str], Awaitable[_Answer]],
+        deployment: Deployment,
+        request: ChatRequest,
+        request_id: str,
+    ) -> _Answer:
         target = self._target(deployment)
+        try:
+            return await call(target, request, request_id)
+        except UpstreamRefused as error:
+            if error.upstream_status != 401 or not target.secrets:
+                raise
+            renewed = self._work_out(deployment, fresh=True)
+            if renewed.secrets == target.secrets:
+                raise
+        self._targets[id(deployment)] = renewed
+        return await call(renewed, request, request_id)
+
+    async def _complete(self, target: _Target, request: ChatRequest, request_id: str) -> Completion:
         response = await self._client.send(
-            target.origin, _post(target, request, request_id), connect_timeout=deployment.timeouts.connect
+            target.origin, _post(target, request, request_id), connect_timeout=target.deployment.timeouts.connect
         )
         try:
             body = await response.read()
@@ -64,15 +91,14 @@ class HttpUpstream:
                 raise refused(response.status, body, retry_after=response.header(b"retry-after"))
             return target.dialect.completion(body)
         except UpstreamRefused as error:
-            raise _without(error, target.credential) from None
+            raise _without(error, target.secrets) from None
 
-    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> "HttpChunkStream":
-        target = self._target(deployment)
+    async def _stream(self, target: _Target, request: ChatRequest, request_id: str) -> "HttpChunkStream":
         response = await self._client.send(
             target.origin,
             _post(target, request, request_id),
-            connect_timeout=deployment.timeouts.connect,
-            idle_timeout=deployment.timeouts.idle,
+            connect_timeout=target.deployment.timeouts.connect,
+            idle_timeout=target.deployment.timeouts.idle,
         )
         try:
             if response.status != 200:
@@ -83,11 +109,11 @@ class HttpUpstream:
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
         except UpstreamRefused as error:
             response.close()
-            raise _without(error, target.credential) from None
+            raise _without(error, target.secrets) from None
         except BaseException:
             response.close()
             raise
-        return HttpChunkStream(response, target.dialect.chunk_reader(request), target.credential)
+        return HttpChunkStream(response, target.dialect.chunk_reader(request), target.secrets)
 
     def _target(self, deployment: Deployment) -> _Target:
         # Keyed by identity; the target holds the deployment, so an identity is never used twice.
@@ -98,17 +124,17 @@ class HttpUpstream:
             target = self._targets[id(deployment)] = self._work_out(deployment)
         return target
 
-    def _work_out(self, deployment: Deployment) -> _Target:
+    def _work_out(self, deployment: Deployment, *, fresh: bool = False) -> _Target:
         provider = PROVIDERS[deployment.provider]
         url = urlsplit(deployment.base_url or provider.base_url)
-        credential = self._credential_of(deployment.credential) if deployment.credential else None
+        secrets = {name: self._credentials(name, fresh=fresh) for name in deployment.references}
         headers = {
             "host": url.netloc,
             "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "lexora",
-            **provider.dialect.headers(credential),
-            **{name.lower(): value for name, value in deployment.headers.items()},
+            **provider.dialect.headers(secrets.get(deployment.credential or "")),
+            **{name.lower(): secrets.get(value, value) for name, value in deployment.headers.items()},
         }
         tls = url.scheme == "https"
         return _Target(
@@ -117,18 +143,18 @@ class HttpUpstream:
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),
             "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
-            credential,
+            tuple(secrets.values()),
         )
 
 
 class HttpChunkStream:
     """The port `ChunkStream` over one HTTP response."""
 
-    def __init__(self, response: Response, reader: ChunkReader, credential: str | None) -> None:
+    def __init__(self, response: Response, reader: ChunkReader, secrets: tuple[str, ...]) -> None:
         self.malformed = 0
         self._response = response
         self._reader = reader
-        self._credential = credential
+        self._secrets = secrets
         self._decoder = EventDecoder()
         self.ended = False
         self._failure: UpstreamError | None = None
@@ -186,7 +212,7 @@ class HttpChunkStream:
                     self.malformed += 1
                     frames += _LEFT_OUT
             except UpstreamRefused as error:
-                self._failure = _without(error, self._credential)
+                self._failure = _without(error, self._secrets)
                 break
             if data == b"[DONE]" and self._reader.ended:
                 self.ended = True
@@ -194,11 +220,11 @@ class HttpChunkStream:
         return frames
 
 
-def _without(error: UpstreamRefused, credential: str | None) -> UpstreamRefused:
-    """The error without our credential in it, should the upstream have repeated it."""
-    if credential:
-        error.message = error.message.replace(credential, "***")
-        error.error_type = error.error_type.replace(credential, "***")
-        error.param = error.param and error.param.replace(credential, "***")
-        error.code = error.code and error.code.replace(credential, "***")
+def _without(error: UpstreamRefused, secrets: tuple[str, ...]) -> UpstreamRefused:
+    """The error without our secrets in it, should the upstream have repeated one."""
+    for secret in filter(None, secrets):
+        error.message = error.message.replace(secret, "***")
+        error.error_type = error.error_type.replace(secret, "***")
+        error.param = error.param and error.param.replace(secret, "***")
+        error.code = error.code and error.code.replace(secret, "***")
     return error

@@ -27,11 +27,14 @@ log = logging.getLogger("lexora")
 class ChatEndpoint:
     """Answers chat completion requests: one record each, whatever becomes of them."""
 
-    def __init__(self, gateway: Gateway, ledger: Ledger, request_ids: RequestIds, max_body_bytes: int) -> None:
+    def __init__(
+        self, gateway: Gateway, ledger: Ledger, request_ids: RequestIds, max_body_bytes: int, max_seconds: float
+    ) -> None:
         self._gateway = gateway
         self._ledger = ledger
         self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
+        self._max_seconds = max_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +84,7 @@ class ChatEndpoint:
         if request.stream:
             await self._stream(request, scope, receive, send_, record, started)
             return
-        with Lifetime(receive, self._running_loop()) as lifetime:
+        with Lifetime(receive, self._running_loop(), self._max_seconds) as lifetime:
             answer = await self._gateway.complete(request, record, lifetime.expire_in)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)
@@ -101,7 +104,7 @@ class ChatEndpoint:
         loop = self._running_loop()
         events = EventStream(scope, send_, lambda: _facts(record), loop)
         try:
-            with Lifetime(receive, loop) as lifetime:
+            with Lifetime(receive, loop, self._max_seconds) as lifetime:
                 relay = await self._gateway.stream(request, record, lifetime.expire_in)
                 cost_in_headers = record.cost_usd is not None
                 try:

@@ -17,7 +17,7 @@ class HealthEndpoint:
         self._started_at = started_at
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        setup = self._gateway.setup
+        routes = self._gateway.routes()
         await send_json(
             scope,
             send,
@@ -25,9 +25,9 @@ class HealthEndpoint:
             {
                 "status": "healthy",
                 "version": __version__,
-                "model": setup.routes.default_model,
-                "models": len(setup.routes.names),
-                "prepared_prompts": len(setup.catalogue.prompts),
+                "model": routes.default_model,
+                "models": len(routes.names),
+                "prepared_prompts": len(self._gateway.setup.catalogue.prompts),
                 "uptime": _duration(time.time() - self._started_at),
             },
         )

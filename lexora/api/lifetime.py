@@ -48,26 +48,26 @@ class Lifetime:
     """Cancels the work in its `with` block when it must end, which raises ClientLeft or DeadlineExceeded from it.
 
     Use it when the request's body has been read. The task and the timer that watch over it are started after
-    YOUNG_SECONDS, because most answers need none.
+    YOUNG_SECONDS, because most answers need none. No deadline is later than `longest` seconds.
     """
 
-    __slots__ = ("_ending", "_loop", "_receive", "_seconds", "_started", "_task", "_timer", "_watcher")
+    __slots__ = ("_ending", "_longest", "_loop", "_receive", "_seconds", "_started", "_task", "_timer", "_watcher")
 
-    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop, longest: float = float("inf")) -> None:
         task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
         self._receive = receive
         self._loop = loop
         self._started = loop.time()
-        self._seconds = float("inf")
+        self._longest = self._seconds = longest
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ending: Exception | None = None
 
     def expire_in(self, seconds: float) -> None:
         """Sets the deadline, in seconds from the start of the lifetime."""
-        self._seconds = seconds
+        self._seconds = min(seconds, self._longest)
         if self._watcher is not None:
             self._set_deadline()
 

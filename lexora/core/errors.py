@@ -13,6 +13,7 @@ LexoraError
 ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
 └── UpstreamError            …     what became of a call to an upstream
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
+    │   └── CredentialMissing 503  nor can it be, without the key
     ├── UpstreamBroken       502   cut, closed, or not understandable
     ├── UpstreamTimeout      504   stalled
     └── UpstreamRefused      …     the upstream's own error
@@ -106,6 +107,12 @@ class UpstreamError(LexoraError):
 
 class UpstreamUnreachable(UpstreamError):
     default_code = "upstream_unreachable"
+
+
+class CredentialMissing(UpstreamUnreachable):
+    status = 503
+    type = "service_unavailable"
+    default_code = "credential_missing"
 
 
 class UpstreamBroken(UpstreamError):

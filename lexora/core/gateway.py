@@ -1,17 +1,21 @@
 """The way of one chat request: a prepared answer, or the route's deployments in order; noted in its record."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from lexora.core.answers import Catalogue
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import InvalidRequest, UpstreamRefused, UpstreamUnreachable
-from lexora.core.model_map import Deployment
 from lexora.core.ports import AnswerStore, ChunkStream, Completion, Upstream
 from lexora.core.record import Record
 from lexora.core.routing import Routes
 from lexora.core.usage import Usage, estimate_tokens
+
+if TYPE_CHECKING:
+    from lexora.core.model_map import Deployment
 
 PREPARED_MODEL = "lexora/fixed"
 
@@ -61,11 +65,21 @@ class Relay:
 
 
 class Gateway:
-    """Answers chat requests from the cheapest place that can: first ask `prepared`, then `complete` or `stream`."""
+    """Answers chat requests from the cheapest place that can: first ask `prepared`, then `complete` or `stream`.
 
-    def __init__(self, setup: Setup, upstream: Upstream) -> None:
+    `refresh` is called before routes are looked at: it may put a newer `setup` in place.
+    """
+
+    def __init__(self, setup: Setup, upstream: Upstream, refresh: Callable[[], None] | None = None) -> None:
         self.setup = setup
         self._upstream = upstream
+        self._refresh = refresh
+
+    def routes(self) -> Routes:
+        """The routes as they are now."""
+        if self._refresh is not None:
+            self._refresh()
+        return self.setup.routes
 
     async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
         """A variant of the prepared answer, by chance, if the request is a known prompt, asked plainly."""
@@ -110,12 +124,13 @@ class Gateway:
         record: Record,
         expire_in: Callable[[float], None],
     ) -> tuple[Deployment, _Answer]:
-        routes = self.setup.routes
+        routes = self.routes()
         known = request.known
         record.model = known.model or routes.default_model or ""
         deployments = routes.order(known.model)
         for left, deployment in enumerate(deployments, 1 - len(deployments)):
             record.deployment = deployment.label
+            record.provider = deployment.provider
             record.origin = deployment.origin
             record.upstream_model = deployment.model
             record.attempts += 1

@@ -68,8 +68,13 @@ def _http_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def is_reference(value: str) -> bool:
+    """Whether it names a secret (`env:NAME`): an environment variable, or where there is one, in the secrets' store."""
+    return re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", value) is not None
+
+
 def _reference(credential: str) -> str:
-    if not re.fullmatch(r"env:[A-Za-z_][A-Za-z0-9_]*", credential):
+    if not is_reference(credential):
         # Whatever it is, it is not repeated: it may be the secret.
         raise ValueError("must name an environment variable, such as env:OPENAI_API_KEY; never the key itself")
     return credential
@@ -84,9 +89,9 @@ class Deployment(_Strict):
     """One place that can answer: an upstream model behind a provider's API.
 
     `base_url` includes the version (`…/v1`). `credential` is a reference (`env:NAME`), never the secret itself.
-    `base_url`, `credential` and `origin` (whose it is: the user's own or paid by the token) may be left out for
-    the provider's own. Without a price, a deployment of the user's own costs nothing and a paid one an unknown
-    amount.
+    A header's value may be such a reference too. `base_url`, `credential` and `origin` (whose it is: the user's own or
+    paid by the token) may be left out for the provider's own. Without a price, a deployment of the user's own costs
+    nothing and a paid one an unknown amount.
     """
 
     provider: str
@@ -104,6 +109,11 @@ class Deployment(_Strict):
     def label(self) -> str:
         """What logs, records and `x-lexora-deployment` call it."""
         return self.name or f"{self.provider}/{self.model}"
+
+    @property
+    def references(self) -> list[str]:
+        """The secrets that it needs, as `env:NAME`."""
+        return [value for value in (self.credential or "", *self.headers.values()) if is_reference(value)]
 
     @property
     def is_free(self) -> bool:

@@ -1,11 +1,15 @@
 """What the core needs from the outside, as protocols. `lexora.adapters` implements them."""
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 from lexora.core.chat import ChatRequest
-from lexora.core.model_map import Deployment
 from lexora.core.record import Record
 from lexora.core.usage import Usage
+
+if TYPE_CHECKING:  # a prepared answer needs no model map, and so no pydantic
+    from lexora.core.model_map import Deployment
 
 
 class Completion(Protocol):
@@ -62,6 +66,17 @@ class Upstream(Protocol):
         ...
 
 
+class Credentials(Protocol):
+    """Where the secrets are."""
+
+    def __call__(self, reference: str, *, fresh: bool = False) -> str:
+        """The secret behind `env:NAME`; `fresh` asks for the one that holds now, not one remembered.
+
+        Raises CredentialMissing.
+        """
+        ...
+
+
 class AnswerStore(Protocol):
     """The prepared answers: prompt as partition key, variant as sort key."""
 
@@ -74,7 +89,7 @@ class Ledger(Protocol):
     """Keeps one record per request."""
 
     def add(self, record: Record) -> None:
-        """Takes a finished record. Never blocks and never raises."""
+        """Takes a finished record. Never raises, and never blocks where other requests would have to wait."""
         ...
 
 

@@ -23,6 +23,7 @@ class Record(msgspec.Struct, gc=False):
     model: str = ""
     upstream_model: str = ""
     deployment: str = ""
+    provider: str = ""
     origin: Origin | None = None
     stream: bool = False
     tokens_in: int = 0

@@ -1,13 +1,17 @@
 """From a public model name to the deployments that may answer, in order."""
 
+from __future__ import annotations
+
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
-from lexora.core.model_map import Deployment, ModelMap
+
+if TYPE_CHECKING:
+    from lexora.core.model_map import Deployment, Route
 
 HOW_TO_CONNECT = (
     "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080: it is found within "
@@ -27,14 +31,14 @@ class Routes:
     """The model map, ready for look-ups. Immutable: a reload makes a new one."""
 
     def __init__(
-        self, model_map: ModelMap, *, default_model: str | None = None, wildcards: tuple[Wildcard, ...] = ()
+        self, models: Mapping[str, Route], *, default_model: str | None = None, wildcards: tuple[Wildcard, ...] = ()
     ) -> None:
-        self.model_map = model_map
-        self.default_model = default_model or next(iter(model_map.models), None)
+        self.models = models
+        self.default_model = default_model or next(iter(models), None)
         self.wildcards = wildcards
         self._find_wildcard = lru_cache(maxsize=256)(self._match_wildcards)
         self._routes: dict[str, list[Deployment]] = {}
-        for name, route in model_map.models.items():
+        for name, route in models.items():
             for public_name in (name, *route.aliases):
                 self._routes[public_name] = route.deployments
 

@@ -1,17 +1,16 @@
 """The config file: what may stand in it, and errors that name the place and the mend."""
 
-import json
 import re
-from collections.abc import Iterator
-from difflib import get_close_matches
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lexora.core.model_map import HttpUrl, ModelMap, Route, names_are_unique, parse_model_map
+from lexora.core.model_map import HttpUrl, Route, names_are_unique
 from lexora.entry.errors import ConfigError
+from lexora.entry.model_map import Location, first_problem, load_model_map, read_text
 from lexora.providers.table import PROVIDERS
 
 
@@ -142,7 +141,7 @@ def load_settings(path: Path | None) -> Settings:
     """Reads a config file; without one, everything is at its default. Raises ConfigError."""
     if path is None:
         return Settings()
-    text = _read(path)
+    text = read_text(path)
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -158,7 +157,7 @@ def load_settings(path: Path | None) -> Settings:
     try:
         settings = Settings.model_validate(data, context=PROVIDERS)
     except ValidationError as error:
-        raise ConfigError(_first_problem(error, path, root)) from None
+        raise ConfigError(first_problem(error, Settings, _place_of(path, root))) from None
     relative = {name: getattr(settings, name) for name in ("model_map", "answers", "data")}
     found: dict[str, Any] = {name: path.parent / value for name, value in relative.items() if value is not None}
     if "model_map" in found:
@@ -166,52 +165,15 @@ def load_settings(path: Path | None) -> Settings:
     return settings.model_copy(update=found)
 
 
-def load_model_map(path: Path) -> ModelMap:
-    """Reads a model map (JSON). Raises ConfigError with the exact path of the first mistake."""
-    try:
-        data = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}") from None
-    try:
-        return parse_model_map(data, PROVIDERS)
-    except ValidationError as error:
-        raise ConfigError(_first_problem(error, path, None)) from None
+def _place_of(path: Path, root: yaml.Node | None) -> Callable[[Location], str]:
+    def place(location: Location) -> str:
+        line = _line_of(root, location)
+        return f"{path}:{line}" if line else f"{path}"
+
+    return place
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not a text file in UTF-8") from None
-
-
-def _first_problem(error: ValidationError, path: Path, root: yaml.Node | None) -> str:
-    problem = error.errors(include_url=False)[0]
-    location = problem["loc"]
-    line = _line_of(root, location)
-    place = f"{path}:{line}" if line else f"{path}"
-    dotted = _dotted(location)
-    if problem["type"] == "extra_forbidden":
-        close = get_close_matches(str(location[-1]), sorted(_known_keys(Settings)), 1)
-        what = "unknown key" + (f"; did you mean '{close[0]}'?" if close else "; remove it")
-    else:
-        what = problem["msg"].removeprefix("Value error, ").partition(" or instance of")[0]
-        what = what[:1].lower() + what[1:]
-        given = problem.get("input")
-        if isinstance(given, str | int | float) and problem["type"] != "value_error":
-            what += f" (found {given!r})"
-    return f"{place}: {dotted}: {what}" if dotted else f"{place}: {what}"
-
-
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """`("models", "chat", "deployments", 0, "price")` as `models.chat.deployments[0].price`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "[key]")
-    return text.lstrip(".")
-
-
-def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | None:
+def _line_of(node: yaml.Node | None, location: Location) -> int | None:
     """The line of a place in a YAML document, or of the nearest enclosing one that stands there."""
     line = None
     for part in location:
@@ -226,11 +188,3 @@ def _line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int | N
         else:
             break
     return line
-
-
-def _known_keys(model: type[BaseModel]) -> Iterator[str]:
-    """Every key that a config file may hold, at any depth."""
-    definitions = model.model_json_schema().get("$defs", {})
-    yield from model.model_fields
-    for definition in definitions.values():
-        yield from definition.get("properties", {})

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class _Local:
             records = SqliteRecords(self._database)
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
-        self._log = JsonLog(sys.stdout.fileno())
+        self._log = JsonLog(partial(os.write, sys.stdout.fileno()))
         self._ledger = BatchedLedger([records, self._log])
 
     async def run(self) -> None:

@@ -46,7 +46,7 @@ def _section(name: str, lines: list[str]) -> list[str]:
 
 
 def _models(setup: Setup) -> list[str]:
-    models = setup.routes.model_map.models
+    models = setup.routes.models
     if not models and not setup.routes.wildcards:
         return ["none connected: prepared answers only", *textwrap.wrap(HOW_TO_CONNECT, 88)]
     shown = list(models.items())[:_MOST_LISTED]

@@ -69,14 +69,14 @@ async def find_upstreams(
     if default and complete and default not in _public_names(model_map.models):
         known = ", ".join(model_map.models) or "none"
         raise ConfigError(f"default_model: there is no model '{default}'; known models: {known}")
-    return Upstreams(Routes(model_map, default_model=settings.default_model, wildcards=wildcards), complete)
+    return Upstreams(Routes(model_map.models, default_model=settings.default_model, wildcards=wildcards), complete)
 
 
 async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str, Route], bool]:
     routes = dict(settings.models)
     for name, route in routes.items():
         for position, deployment in enumerate(route.deployments):
-            _require_credential(f"models.{name}.deployments[{position}].credential: ", deployment)
+            _require_credentials(f"models.{name}.deployments[{position}]", deployment)
     backends = {name: backend for name, backend in settings.backends.items() if backend.enabled}
     if settings.vllm is not None and "vllm" not in settings.backends:
         backends["vllm"] = Backend(url=settings.vllm.url)
@@ -147,7 +147,7 @@ def _environment_deployment(provider: str) -> Deployment:
     except ValidationError as error:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(f"the environment variable {row.base_url_env}: {problem}") from None
-    _require_credential("", deployment)
+    _require_credentials("", deployment)
     return deployment
 
 
@@ -182,20 +182,20 @@ async def served_models(
         return None
 
 
-def credential_of(reference: str) -> str:
+def credential_of(reference: str, *, fresh: bool = False) -> str:  # noqa: ARG001 - the environment does not change
     """The secret behind `env:NAME`. Its presence was checked when the model map was loaded."""
     return os.environ.get(reference.removeprefix("env:"), "")
 
 
-def _require_credential(place: str, deployment: Deployment) -> None:
-    if deployment.credential is None:
-        return
-    credential = credential_of(deployment.credential)
-    variable = f"{place}the environment variable {deployment.credential.removeprefix('env:')}"
-    if not credential:
-        raise ConfigError(f"{variable} is not set; set it to the upstream's key")
-    if not (credential.isascii() and credential.isprintable()):
-        raise ConfigError(f"{variable} holds a line break or another character that no key has; set it again")
+def _require_credentials(place: str, deployment: Deployment) -> None:
+    for reference in deployment.references:
+        credential = credential_of(reference)
+        where = f"{place}.{'credential' if reference == deployment.credential else 'headers'}: " if place else ""
+        variable = f"{where}the environment variable {reference.removeprefix('env:')}"
+        if not credential:
+            raise ConfigError(f"{variable} is not set; set it to the upstream's key")
+        if not (credential.isascii() and credential.isprintable()):
+            raise ConfigError(f"{variable} holds a line break or another character that no key has; set it again")
 
 
 def _base_url(url: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def record(**facts: Any) -> Record:
 def lines(tmp_path: Path, *records: Record, **options: Any) -> list[dict[str, Any]]:
     path = tmp_path / "log"
     with path.open("wb") as file:
-        JsonLog(file.fileno(), **options).write(list(records))
+        JsonLog(partial(os.write, file.fileno()), **options).write(list(records))
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
@@ -119,7 +120,7 @@ def test_the_switch_leaves_the_users_words_out_and_their_length_in(tmp_path: Pat
 def test_the_switch_may_be_turned_while_the_log_is_written(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("wb") as file:
-        log = JsonLog(file.fileno())
+        log = JsonLog(partial(os.write, file.fileno()))
         log.write([record()])
         log.message_text = False
         log.write([record()])
@@ -150,7 +151,7 @@ def test_a_reader_that_is_slow_gets_every_line_whole() -> None:
     """A pipe takes 64 KiB at a time."""
     reading, writing = os.pipe()
     batch = [record(latest_user_message="x" * 5000) for _ in range(200)]
-    thread = threading.Thread(target=JsonLog(writing).write, args=(batch,))
+    thread = threading.Thread(target=JsonLog(partial(os.write, writing)).write, args=(batch,))
     thread.start()
     data = b""
     while data.count(b"\n") < len(batch):

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def _sqlite(folder: Path) -> Iterator[Subject]:
 def _json_log(folder: Path) -> Iterator[Subject]:
     path = folder / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    sink = JsonLog(descriptor)
+    sink = JsonLog(partial(os.write, descriptor))
 
     def point_to(flags: int) -> None:
         other = os.open(path, flags)

@@ -16,7 +16,7 @@ def deployment(model: str, **fields: Any) -> dict[str, Any]:
 
 
 def routes(models: dict[str, Any], **options: Any) -> Routes:
-    return Routes(parse_model_map({"models": models}, PROVIDERS), **options)
+    return Routes(parse_model_map({"models": models}, PROVIDERS).models, **options)
 
 
 def models_of(deployments: list[Deployment]) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from lexora.entry.config import Settings, load_model_map, load_settings
+from lexora.entry.config import Settings, load_settings
 from lexora.entry.errors import ConfigError
+from lexora.entry.model_map import load_model_map
 from tests.support.recorded import RECORDED
 
 SAMPLE = RECORDED / "lexora_config.yaml"

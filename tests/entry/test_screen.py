@@ -40,7 +40,7 @@ def screen(
     prompts: tuple[PreparedPrompt, ...] = (CAPITAL,),
     settings: Settings | None = None,
 ) -> str:
-    routes = Routes(parse_model_map({"models": models or {}}, PROVIDERS), wildcards=wildcards)
+    routes = Routes(parse_model_map({"models": models or {}}, PROVIDERS).models, wildcards=wildcards)
     setup = Setup(routes, Catalogue(prompts), cast(Any, None))
     return start_screen(cast(Any, Listener(host)), setup, Path("data/lexora.db"), settings or Settings())
 

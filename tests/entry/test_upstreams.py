@@ -68,7 +68,7 @@ def settings_of(config: dict[str, Any] | str, tmp_path: Path) -> Settings:
 def where(routes: Routes) -> dict[str, list[str]]:
     return {
         name: [f"{d.provider} {d.base_url} {d.model}" for d in route.deployments]
-        for name, route in routes.model_map.models.items()
+        for name, route in routes.models.items()
     }
 
 

@@ -47,7 +47,7 @@ class InProcess:
         own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
         models = {"m": {"deployments": [own]}, "dead": {"deployments": [{**own, "base_url": "http://127.0.0.1:9"}]}}
         catalogue = Catalogue([PreparedPrompt(id="q", prompt=KNOWN_PROMPT)])
-        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS)), catalogue, _Answers())
+        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS).models), catalogue, _Answers())
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
         self._loop = uvloop.new_event_loop()
@@ -61,7 +61,7 @@ class InProcess:
     async def _serve(self) -> None:
         client = HttpClient()
         app = create_app(
-            Gateway(self._setup, HttpUpstream(client, lambda _: "")),
+            Gateway(self._setup, HttpUpstream(client, lambda _, fresh=False: "")),
             self.records,
             allow_origins=(),
             max_body_bytes=32_000_000,

@@ -1,0 +1,61 @@
+"""Metrics of requests, as log lines that CloudWatch turns into metrics (Embedded Metric Format)."""
+
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+
+from lexora.core.record import Record
+
+NAMESPACE = "Lexora"
+SERVICE = "lexora"
+
+
+class EmfMetrics:
+    """A sink for the ledger: a line of metrics a request, for the whole environment and by what answered how.
+
+    CloudWatch charges for each combination of dimensions, so there is none that a client could make up.
+    """
+
+    def __init__(self, environment: str) -> None:
+        self._environment = environment
+
+    def write(self, records: list[Record]) -> None:
+        for record in records:
+            self._write(record)
+
+    def close(self) -> None:
+        pass
+
+    def count(self, name: str) -> None:
+        """Counts one of `name` for the environment."""
+        metrics = self._metrics()
+        metrics.add_metric(name, "Count", 1)
+        metrics.flush_metrics()
+
+    def _metrics(self) -> AmazonCloudWatchEMFProvider:
+        metrics = AmazonCloudWatchEMFProvider(
+            namespace=NAMESPACE, service=SERVICE, metric_set={}, dimension_set={}, metadata_set={}
+        )
+        metrics.add_dimension("service", SERVICE)
+        metrics.add_dimension("environment", self._environment)
+        return metrics
+
+    def _write(self, record: Record) -> None:
+        metrics = self._metrics()
+        failed = record.outcome == "failed"
+        metrics.add_dimensions(
+            service=SERVICE,
+            environment=self._environment,
+            model=record.model if record.deployment and record.model else "none",
+            provider=record.provider or "none",
+            origin=record.origin or "none",
+            outcome=record.outcome,
+        )
+        metrics.add_metric("Requests", "Count", 1)
+        metrics.add_metric("Errors", "Count", int(failed))
+        metrics.add_metric("UpstreamFailed", "Count", int(failed and record.attempts > 0 and record.status >= 500))
+        metrics.add_metric("TokensIn", "Count", record.tokens_in)
+        metrics.add_metric("TokensOut", "Count", record.tokens_out)
+        metrics.add_metric("CostUsd", "None", record.cost_usd or 0.0)
+        metrics.add_metric("Duration", "Milliseconds", record.duration_ms)
+        if record.ttft_ms is not None:
+            metrics.add_metric("Ttft", "Milliseconds", record.ttft_ms)
+        metrics.flush_metrics()

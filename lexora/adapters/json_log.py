@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from types import TracebackType
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -132,8 +133,12 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info and record.exc_info[0] is not None:
-            # Where it happened, without the lines and values that a stack trace would show.
-            frames = traceback.extract_tb(record.exc_info[2])[-_FRAMES:]
             line["exception"] = record.exc_info[0].__name__
-            line["location"] = " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+            line["location"] = location(record.exc_info[2])
         return _encode(line).decode()
+
+
+def location(trace: TracebackType | None) -> str:
+    """Where an exception was raised, as in "app.py:12 > chat.py:40": without what a stack trace shows besides."""
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)

@@ -76,7 +76,7 @@ class ChatEndpoint:
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
         if b"no-cache" not in headers.get(b"cache-control", b"").lower():
-            prepared = await self._gateway.prepared(request, record)
+            prepared = await self._prepared(request, record)
             if prepared is not None:
                 record.ttft_ms = (time.perf_counter() - started) * 1e3
                 await self._send_prepared(prepared, request, scope, send_, record)
@@ -88,6 +88,13 @@ class ChatEndpoint:
             answer = await self._gateway.complete(request, record, lifetime.expire_in)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)
+
+    async def _prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
+        try:
+            return await self._gateway.prepared(request, record)
+        except OSError as error:  # a model may answer all the same
+            log.error("request %s: the prepared answers cannot be read: %s", record.request_id, error)  # noqa: TRY400
+            return None
 
     async def _send_prepared(
         self, answer: Prepared, request: ChatRequest, scope: Scope, send_: Send, record: Record

@@ -142,7 +142,7 @@ code { font-family: ui-monospace, monospace }
 </style>
 <h1>Lexora {version}</h1>
 <p>One OpenAI-compatible API. Use any OpenAI client with <code>base_url</code> set to this address plus
-<code>/v1</code>. The same as data: <a href="/openapi.json">/openapi.json</a>.
+<code>/v1</code>. The same as data: <a href="openapi.json">/openapi.json</a>.
 Fields of a request that are not listed here are forwarded to the model as they are.</p>
 {sections}
 """

@@ -81,7 +81,7 @@ class AnswerStore(Protocol):
     """The prepared answers: prompt as partition key, variant as sort key."""
 
     async def get(self, prompt: str, variant: int) -> str | None:
-        """One variant of a prompt, None if there is none."""
+        """One variant of a prompt, None if there is none. Raises OSError if the store does not answer."""
         ...
 
 

@@ -22,13 +22,18 @@ class _AnswerFile(msgspec.Struct, forbid_unknown_fields=True):
 _File = TypeVar("_File")
 
 
+def load_catalogue(folder: Path) -> Catalogue:
+    """The known prompts. Raises ConfigError that names the file at fault."""
+    file = folder / "catalogue.json"
+    try:
+        return Catalogue(_read(file, _CatalogueFile).prompts)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
 def load_prepared(folder: Path) -> tuple[Catalogue, dict[tuple[str, int], str]]:
     """The catalogue and every answer, (prompt, variant) to text. Raises ConfigError that names the file at fault."""
-    catalogue_file = folder / "catalogue.json"
-    try:
-        catalogue = Catalogue(_read(catalogue_file, _CatalogueFile).prompts)
-    except ValueError as error:
-        raise ConfigError(f"{catalogue_file}: {error}") from None
+    catalogue = load_catalogue(folder)
     answers = {}
     for entry in catalogue.prompts:
         for variant in range(entry.variants):

@@ -1,0 +1,282 @@
+"""The gateway on AWS: one application behind two doors, a Lambda that buffers and one that streams.
+
+What a prepared answer does not need (model map, upstreams, secrets) is imported and made when first asked for: cold
+starts are paid by users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import socket
+import sys
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import botocore.session
+import msgspec
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from botocore.config import Config
+
+from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
+from lexora.adapters.emf import SERVICE, EmfMetrics
+from lexora.adapters.json_log import JsonLog, location
+from lexora.adapters.ledger import DirectLedger
+from lexora.api.app import create_app
+from lexora.api.http import headers_of, send_json
+from lexora.core.errors import CredentialMissing, HostNotAllowed
+from lexora.core.gateway import Gateway, Setup
+from lexora.core.routing import Routes
+from lexora.entry.errors import ConfigError
+from lexora.entry.prepared import SHIPPED, load_catalogue
+
+if TYPE_CHECKING:
+    from mangum import Mangum
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from lexora.adapters.s3 import S3Object
+    from lexora.adapters.secrets_manager import SecretsManager
+    from lexora.core.chat import ChatRequest
+    from lexora.core.model_map import Deployment
+    from lexora.core.ports import ChunkStream, Completion, Upstream
+
+# API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
+MAX_BODY_BYTES = 10 * 1024 * 1024
+# A model map that was changed is in force within a minute.
+LOOK_AGAIN_SECONDS = 30.0
+SHUTDOWN_SECONDS = 2
+KEEP_ALIVE_SECONDS = 900
+# Within a region AWS answers in milliseconds; what takes longer is tried again, and not for longer than a user waits.
+_CLIENTS = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
+_UNGUARDED = "/health"  # the Lambda Web Adapter asks it from inside
+
+log = logging.getLogger("lexora")
+
+
+class Variables(msgspec.Struct, frozen=True, rename="upper"):
+    """The environment variables of a function; infra sets them."""
+
+    lexora_environment: str
+    lexora_stage: str
+    answers_table: str
+    requests_table: str
+    config_bucket: str
+    model_map_key: str
+    secret_prefix: str
+    allow_origins: str
+    message_text: bool
+    log_level: str
+    max_seconds: float
+    record_ttl_days: int
+    edge_secret: str = ""
+    aws_lwa_port: int = 8080
+
+
+class _Aws:
+    """The AWS services of one function, each client made when first used, all of one session."""
+
+    def __init__(self, variables: Variables) -> None:
+        self._variables = variables
+        self._session = botocore.session.get_session()
+
+    def client(self, service: str) -> Any:
+        return self._session.create_client(service, config=_CLIENTS)
+
+    @cached_property
+    def model_map(self) -> S3Object:
+        from lexora.adapters.s3 import S3Object
+
+        return S3Object(self.client("s3"), self._variables.config_bucket, self._variables.model_map_key)
+
+    @cached_property
+    def secrets(self) -> SecretsManager:
+        from lexora.adapters.secrets_manager import SecretsManager
+
+        return SecretsManager(self.client("secretsmanager"), self._variables.secret_prefix)
+
+    def credential(self, reference: str, *, fresh: bool = False) -> str:
+        """The port `Credentials`: `env:NAME` is the secret of that name."""
+        name = reference.removeprefix("env:")
+        try:
+            secret = (self.secrets.get(name, fresh=fresh) or "").strip()
+        except OSError as error:
+            log.error("the secret %s cannot be read: %s", name, error)  # noqa: TRY400 - not a bug
+            raise CredentialMissing(f"The key {name} cannot be read at the moment. Try again soon.") from None
+        if not (secret and secret.isascii() and secret.isprintable()):
+            raise CredentialMissing(f"The key {name} is not set. Set it with: make secrets-set NAME={name}")
+        return secret
+
+
+class _LazyUpstream:
+    """The port `Upstream`, put together at the first call."""
+
+    def __init__(self, aws: _Aws) -> None:
+        self._aws = aws
+
+    @cached_property
+    def _upstream(self) -> Upstream:
+        from lexora.adapters.http_client import HttpClient
+        from lexora.adapters.upstream import HttpUpstream
+
+        return HttpUpstream(HttpClient(), self._aws.credential)
+
+    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
+        return await self._upstream.complete(deployment, request, request_id)
+
+    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> ChunkStream:
+        return await self._upstream.stream(deployment, request, request_id)
+
+
+class _ModelMap:
+    """Keeps a gateway's routes at what the model map in the bucket says, or said when it was last valid."""
+
+    def __init__(self, aws: _Aws, metrics: EmfMetrics) -> None:
+        self._aws = aws
+        self._metrics = metrics
+        self._look_again_at = 0.0
+        self.gateway: Gateway | None = None
+
+    def refresh(self) -> None:
+        """Looks whether the file has changed, if it has not just been done. Never raises: the last good one serves."""
+        if time.monotonic() < self._look_again_at:
+            return
+        from lexora.entry.model_map import read_model_map
+
+        try:
+            data = self._aws.model_map.read()
+            routes = None if data is None else Routes(read_model_map(data, "model_map.json").models)
+        except (OSError, ConfigError) as error:
+            log.error("the model map is refused, the last good one serves: %s", error)  # noqa: TRY400 - not a bug
+            self._metrics.count("ModelMapRefused")
+        else:
+            if routes is not None and self.gateway is not None:
+                self.gateway.setup = self.gateway.setup._replace(routes=routes)
+                log.info("model map loaded: %s", ", ".join(routes.names) or "no models")
+        self._look_again_at = time.monotonic() + LOOK_AGAIN_SECONDS
+
+
+def create_application() -> ASGIApp:
+    """The application as the environment variables describe it. Raises msgspec.ValidationError that names one."""
+    variables = msgspec.convert(dict(os.environ), Variables, strict=False)
+    _configure_log(variables.log_level)
+    aws = _Aws(variables)
+    metrics = EmfMetrics(variables.lexora_environment)
+    dynamodb = aws.client("dynamodb")
+    model_map = _ModelMap(aws, metrics)
+    setup = Setup(Routes({}), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
+    gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), model_map.refresh)
+    ledger = DirectLedger(
+        [
+            JsonLog(_print, message_text=variables.message_text, level=log.getEffectiveLevel()),
+            metrics,
+            DynamoRecords(dynamodb, variables.requests_table, variables.record_ttl_days),
+        ]
+    )
+    app = create_app(
+        gateway,
+        ledger,
+        allow_origins=[origin for origin in map(str.strip, variables.allow_origins.split(",")) if origin],
+        max_body_bytes=MAX_BODY_BYTES,
+        max_seconds=variables.max_seconds,
+    )
+    if variables.edge_secret:
+        app = _only_through_the_edge(app, aws, variables.edge_secret)
+    return _without_stage(app, variables.lexora_stage)
+
+
+def create_handler() -> Mangum:
+    """The handler of the buffered door. Its event loop, and with it connections to upstreams, outlives a request."""
+    from mangum import Mangum
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    return Mangum(create_application(), lifespan="off")  # type: ignore[arg-type]  # any awaitable does
+
+
+def serve() -> None:
+    """The streaming door: serves the Lambda Web Adapter until SIGTERM."""
+    from lexora.entry.server import create_server
+
+    app = _recorded_before_its_end(create_application())
+    server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=SHUTDOWN_SECONDS)
+    with socket.create_server(("127.0.0.1", int(os.environ.get("AWS_LWA_PORT", "8080")))) as listener:
+        asyncio.run(server.serve([listener]))
+
+
+def _without_stage(app: ASGIApp, stage: str) -> ASGIApp:
+    """API Gateway puts the stage's name before the path, but not behind a custom domain."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        first, _, rest = scope["path"].removeprefix("/").partition("/")
+        if stage and first == stage:
+            scope["path"] = f"/{rest}"
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _only_through_the_edge(app: ASGIApp, aws: _Aws, name: str) -> ASGIApp:
+    """Lets in what CloudFront sends: it adds a header that nobody else knows."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        given = headers_of(scope).get(b"x-lexora-edge", b"")
+        if scope["path"] != _UNGUARDED and not hmac.compare_digest(given, aws.credential(name).encode()):
+            error = HostNotAllowed("This address takes requests only through the CDN. Use its address.")
+            await send_json(scope, send, error.status, error.envelope())
+            return
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _recorded_before_its_end(app: ASGIApp) -> ASGIApp:
+    """Holds back the end of a response until its record is written: after it, Lambda may freeze the process."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        held = False
+
+        async def send_all_but_the_end(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                held = True
+                message = {**message, "more_body": True}
+            await send(message)
+
+        scope.pop("extensions", None)
+        await app(scope, receive, send_all_but_the_end)
+        if held:
+            await send({"type": "http.response.body", "body": b""})
+
+    return wrapped
+
+
+class _Formatter(LambdaPowertoolsFormatter):
+    """Says where an exception was raised, without the rest of a stack trace."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
+        return location(ei[2])
+
+
+def _configure_log(level: str) -> None:
+    """What is not about one request, by Powertools, whose logger of the service "lexora" is the one that we log to."""
+    Logger(
+        service=SERVICE,
+        level=level,
+        logger_formatter=_Formatter(use_rfc3339=True, utc=True, log_record_order=["timestamp", "level", "service"]),
+        location=None,
+        serialize_stacktrace=False,
+    )
+
+
+def _print(lines: bytes) -> int:
+    # Not os.write: the runtime listens to Python's stdout.
+    sys.stdout.write(lines.decode())
+    sys.stdout.flush()
+    return len(lines)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,7 +1,10 @@
 """Fixtures that several test modules share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +13,9 @@ from lexora.entry.model_server import start_model_server
 from tests.support.client import UPSTREAM_KEY
 from tests.support.gateway import TINY_CHAT, RunningGateway, free_port, models_config, running_gateway
 from tests.support.recorded import RecordedUpstream, recorded_upstream
+
+if TYPE_CHECKING:  # boto3 takes its time, and most tests need none of it
+    from tests.support.emulator import Emulator
 
 
 @pytest.fixture(scope="session")
@@ -76,4 +82,13 @@ def door(
     config["models"]["spare"] = {"deployments": [dead, {**own, "name": "second"}]}
     config["models"]["pair"] = {"deployments": [{**own, "name": "first"}, {**own, "name": "second"}]}
     with running_gateway(tmp_path_factory.mktemp("door"), config, env={"UPSTREAM_KEY": UPSTREAM_KEY}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """AWS on this machine, shared by all tests: each makes tables, buckets and secrets of its own."""
+    from tests.support.emulator import running_emulator
+
+    with running_emulator(tmp_path_factory.mktemp("emulator")) as running:
         yield running

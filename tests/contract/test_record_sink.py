@@ -1,5 +1,6 @@
 """What every `RecordSink` must do, whatever it writes to."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,12 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from lexora.adapters.dynamodb import DynamoRecords
 from lexora.adapters.json_log import JsonLog
 from lexora.adapters.sqlite import SqliteRecords
 from lexora.core.ports import RecordSink
 from lexora.core.record import Record, RequestIds
-
-FIELDS = [name for name in Record.__struct_fields__ if name not in ("created_at", "endpoint")]
+from tests.support.emulator import Emulator
 
 
 class Subject(NamedTuple):
@@ -24,12 +25,12 @@ class Subject(NamedTuple):
 
     sink: RecordSink
     read: Callable[[], list[dict[str, Any]]]
-    fail: Callable[[], None]
-    recover: Callable[[], None]
+    fail: Callable[[], Any]
+    recover: Callable[[], Any]
 
 
-def _sqlite(folder: Path) -> Iterator[Subject]:
-    path = folder / "lexora.db"
+def _sqlite(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    path: Path = request.getfixturevalue("tmp_path") / "lexora.db"
     sink = SqliteRecords(path)
     other = sqlite3.connect(path)
 
@@ -43,8 +44,8 @@ def _sqlite(folder: Path) -> Iterator[Subject]:
     sink.close()
 
 
-def _json_log(folder: Path) -> Iterator[Subject]:
-    path = folder / "log"
+def _json_log(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    path: Path = request.getfixturevalue("tmp_path") / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sink = JsonLog(partial(os.write, descriptor))
 
@@ -66,12 +67,35 @@ def _snake(name: str) -> str:
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
-ADAPTERS = {"sqlite": _sqlite, "json log": _json_log}
+def _dynamodb(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    emulator: Emulator = request.getfixturevalue("emulator")
+    client, table = emulator.client("dynamodb"), emulator.table(request_id="S")
+
+    def read() -> list[dict[str, Any]]:
+        unknown = dict.fromkeys(Record.__struct_fields__)
+        found = [{**unknown, **{name: _plain(value) for name, value in item.items()}} for item in emulator.items(table)]
+        return sorted(found, key=lambda record: record["request_id"])
+
+    yield Subject(
+        DynamoRecords(client, table, ttl_days=1),
+        read,
+        fail=lambda: client.delete_table(TableName=table),
+        recover=lambda: emulator.table(table, request_id="S"),
+    )
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """`{"N": "1"}` as 1."""
+    ((kind, content),) = value.items()
+    return json.loads(content) if kind == "N" else content
+
+
+ADAPTERS = {"sqlite": _sqlite, "json log": _json_log, "dynamodb": _dynamodb}
 
 
 @pytest.fixture(params=ADAPTERS)
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    yield from ADAPTERS[request.param](tmp_path)
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    yield from ADAPTERS[request.param](request)
 
 
 def records(count: int, **facts: Any) -> list[Record]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -35,7 +36,6 @@ pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 FOREVER = Sleep(float("inf"))
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: upstream\r\ncontent-length: 2\r\n\r\n{}"
 OK = json_response({"ok": True})
-CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 
 
 def origin_of(upstream: RecordedUpstream) -> Origin:
@@ -490,14 +490,25 @@ def test_who_is_cancelled_lets_go_of_the_upstream() -> None:
 # --- TLS ---
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a new key and a certificate of it for localhost, which nobody vouches for."""
+    file = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=lexora tests", "-addext", "subjectAltName=DNS:localhost"]
+    made = subprocess.run([*openssl, *names, "-keyout", file], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + made.stdout)
+    return file
+
+
 @pytest.fixture
-def tls() -> ssl.SSLContext:
+def tls(certificate: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(certificate)
     return context
 
 
-def test_tls(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls(tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encrypted, pooled, and sent again where the upstream had closed the connection."""
 
     async def work(client: HttpClient) -> None:
@@ -505,7 +516,7 @@ def test_tls(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(3):
             assert await (await send(client, origin, 5)).read() == body
 
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     body = b"x" * 1_000_000
     with recorded_upstream(
         [json_response(body)], [json_response(body)], [Close()], [json_response(body)], tls=tls
@@ -524,12 +535,14 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls: ssl.SSLContext) -
         assert upstream.received == []
 
 
-def test_a_certificate_of_somebody_else_is_refused(tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_of_somebody_else_is_refused(
+    tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(client: HttpClient) -> None:
         with pytest.raises(UpstreamUnreachable, match=r"No TLS connection to 127\.0\.0\.1"):
             await send(client, Origin("127.0.0.1", upstream.port, tls=True))
 
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with recorded_upstream([OK], tls=tls) as upstream:
         on_a_loop(work)
         assert upstream.received == []

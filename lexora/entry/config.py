@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lexora.core.model_map import HttpUrl, Route, names_are_unique
 from lexora.entry.errors import ConfigError
@@ -104,13 +104,20 @@ class Cors(_Section):
     allow_origins: list[Annotated[str, AfterValidator(_origin)]] = []
 
 
+def _own_provider(name: str) -> str:
+    own = [name for name, row in PROVIDERS.items() if row.origin == "own"]
+    if name not in own:
+        raise ValueError(f"unknown provider '{name}'; a backend is one of {', '.join(own)}")
+    return name
+
+
 class Settings(_Section):
     """A config file. Paths in it are relative to the file."""
 
     server: Server = Server()
     vllm: Vllm | None = None
     default_model: str | None = None
-    backends: dict[str, Backend] = {}
+    backends: dict[Annotated[str, AfterValidator(_own_provider)], Backend] = {}
     models: dict[str, Route] = {}
     model_map: Path | None = None
     answers: Path | None = None
@@ -121,15 +128,6 @@ class Settings(_Section):
     logging: Logging = Logging()
     metrics: Metrics | None = None
     cors: Cors = Cors()
-
-    @field_validator("backends")
-    @classmethod
-    def _known_backends(cls, backends: dict[str, Backend]) -> dict[str, Backend]:
-        for name in backends:
-            if name not in PROVIDERS or PROVIDERS[name].origin != "own":
-                own = ", ".join(name for name, row in PROVIDERS.items() if row.origin == "own")
-                raise ValueError(f"unknown provider '{name}'; a backend is one of {own}")
-        return backends
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

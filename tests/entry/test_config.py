@@ -131,11 +131,11 @@ def test_a_model_map_may_stand_in_the_yaml_as_in_json(file: Path) -> None:
         ("backends:\n  vllm: {}\n", "config.yaml:2: backends.vllm.url: field required"),
         (
             "backends:\n  vlm: {url: 'http://a'}\n",
-            "config.yaml:1: backends: unknown provider 'vlm'; a backend is one of vllm, ollama, llamacpp",
+            "config.yaml:2: backends.vlm: unknown provider 'vlm'; a backend is one of vllm, ollama, llamacpp",
         ),
         (
-            "backends:\n  openai: {url: 'http://a'}\n",
-            "config.yaml:1: backends: unknown provider 'openai'; a backend is one of",
+            "backends:\n  vllm: {url: 'http://a'}\n  openai: {url: 'http://a'}\n",
+            "config.yaml:3: backends.openai: unknown provider 'openai'; a backend is one of",
         ),
         (
             "cors:\n  allow_origins:\n    - https://a.example\n    - https://b.example/\n",

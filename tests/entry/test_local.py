@@ -186,7 +186,7 @@ def test_a_wrong_command_line_is_status_2(arguments: tuple[str, ...], said: str)
             "models:\n  chat:\n    deployments:\n      - {provider: vlm, model: x}\n",
             ":4: models.chat.deployments[0].provider: unknown provider 'vlm'; did you mean 'vllm'?",
         ),
-        ("backends:\n  vlm: {url: 'http://a'}\n", ":1: backends: unknown provider 'vlm'; a backend is one of vllm,"),
+        ("backends:\n  vlm: {url: 'http://a'}\n", ":2: backends.vlm: unknown provider 'vlm'; a backend is one of"),
         (
             "models: {a: &a {deployments: [{provider: vllm, model: x}]}, b: {<<: *a, aliases: [a]}}\n",
             ": models.b.aliases[0]: 'a' already names model 'a'",

@@ -92,7 +92,10 @@ def reload(options: Options) -> None:
                 return
     except OSError:
         pass
-    raise ConfigError(f"no gateway is running with its data in {file.parent}; name its folder with --data (DATA=dir)")
+    raise ConfigError(
+        f"no gateway is running with its data in {file.parent}; name its folder with --data (DATA=dir), "
+        "or its config with --config (CONFIG=file.yaml)"
+    )
 
 
 def _data_folder(options: Options, settings: Settings) -> Path:

@@ -646,7 +646,10 @@ def _first(gateway: RunningGateway) -> str:
 
 
 def test_a_reload_without_a_gateway_is_one_line_and_status_2(tmp_path: Path) -> None:
-    said = f"lexora: no gateway is running with its data in {tmp_path}; name its folder with --data (DATA=dir)\n"
+    said = (
+        f"lexora: no gateway is running with its data in {tmp_path}; name its folder with --data (DATA=dir), "
+        "or its config with --config (CONFIG=file.yaml)\n"
+    )
     assert run(LEXORA, "reload", "--data", tmp_path) == (2, "", said)
     with running_gateway(tmp_path, {}):
         pass

@@ -1,8 +1,8 @@
 """HTTP/1.1 to upstreams: pooled connections on asyncio.Protocol and httptools.
 
-Written here because the client decides how much a gateway costs: the measurements are in
-docs/decisions/0002-upstream-client.md. It does what forwarding needs and no more: POST and GET, TLS, keep-alive,
-back-pressure, and a fresh connection when a pooled one turns out to have been closed by the upstream.
+Written here because the client decides how much a gateway costs (docs/decisions/0002-upstream-client.md). It does what
+forwarding needs and no more: POST and GET, TLS, keep-alive, back-pressure, and a fresh connection when a pooled one
+turns out to have been closed by the upstream.
 """
 
 import asyncio

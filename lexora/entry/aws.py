@@ -184,7 +184,7 @@ def create_application() -> ASGIApp:
         max_seconds=variables.max_seconds,
     )
     if variables.edge_secret:
-        app = _only_through_the_edge(app, aws, variables.edge_secret)
+        app = _only_through_the_edge(app, aws, variables.edge_secret.removeprefix(variables.secret_prefix))
     return _without_stage(app, variables.lexora_stage)
 
 

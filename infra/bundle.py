@@ -1,0 +1,66 @@
+"""The zip of all functions: built with pip alone, the same on every machine."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_lambda as lambda_
+
+from infra.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+STATIC_RESPONSES = ROOT / "static_responses"
+MODEL_MAP = ROOT / "infra" / "model_map.json"
+
+_FOLDERS = ("lexora", "lambdas", "static_responses")
+_MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
+# Nothing reads them at run time, `bin` names this machine's Python, and pydantic searches what metadata there is.
+_NOT_NEEDED = ("bin", "*.dist-info")
+
+
+def function_code(settings: Settings) -> lambda_.AssetCode:
+    """The zip as an asset. Its hash is that of its content. A stack needs its own one."""
+    return lambda_.Code.from_asset(
+        str(ROOT / "lambdas"),
+        asset_hash_type=cdk.AssetHashType.OUTPUT,
+        bundling=cdk.BundlingOptions(image=cdk.DockerImage.from_registry("none"), local=_WithoutDocker(settings)),
+    )
+
+
+def build(output: Path, python: str, architecture: str) -> None:
+    """Fills `output` for this Python version and architecture. Raises CalledProcessError where pip fails."""
+    machine = _MACHINES[architecture]
+    platforms = [f"--platform=manylinux2014_{machine}", f"--platform=manylinux_2_28_{machine}"]
+    subprocess.run(  # noqa: S603 - all of it is ours
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+            *("--require-hashes", "--only-binary=:all:", f"--python-version={python}", *platforms),
+            *("--target", str(output), "--requirement", str(ROOT / "requirements-lambda.txt")),
+        ],
+        check=True,
+        stdout=sys.stderr,  # what an app of the CDK prints is read by nobody
+    )
+    for pattern in _NOT_NEEDED:
+        for folder in output.glob(pattern):
+            shutil.rmtree(folder)
+    for name in _FOLDERS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, output / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+    shutil.copyfile(MODEL_MAP, output / MODEL_MAP.name)
+    for path in output.rglob("*"):
+        # Whatever the umask of this machine, Lambda's user reads everything and starts the scripts.
+        path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
+
+
+@jsii.implements(cdk.ILocalBundling)
+class _WithoutDocker:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def try_bundle(self, output_dir: str, *_options: Any, **_more_options: Any) -> bool:
+        build(Path(output_dir), self._settings.python, self._settings.architecture)
+        return True

@@ -1,0 +1,63 @@
+"""The metrics that alarms and the dashboard look at."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+
+from infra.api import ApiStack
+from infra.gateway import NAMESPACE, SERVICE
+from infra.settings import Settings
+
+FIVE_MINUTES = cdk.Duration.minutes(5)
+# The dimensions of the finer set of each metric that the functions write.
+_BY_REQUEST = "service,environment,model,provider,origin,outcome"
+
+
+def ours(
+    settings: Settings, name: str, statistic: str, period: cdk.Duration = FIVE_MINUTES, label: str | None = None
+) -> cloudwatch.Metric:
+    """A metric that the functions write, over the whole environment."""
+    return cloudwatch.Metric(
+        namespace=NAMESPACE,
+        metric_name=name,
+        dimensions_map={"service": SERVICE, "environment": settings.environment},
+        statistic=statistic,
+        period=period,
+        label=label or name,
+    )
+
+
+def each(settings: Settings, name: str, statistic: str) -> cloudwatch.MathExpression:
+    """The same by model, provider, origin and outcome, whichever there are."""
+    search = f'{{{NAMESPACE},{_BY_REQUEST}}} MetricName="{name}" environment="{settings.environment}"'
+    return cloudwatch.MathExpression(
+        expression=f"SEARCH('{search}', '{statistic}', 300)", using_metrics={}, label="", period=FIVE_MINUTES
+    )
+
+
+def server_errors(api: ApiStack) -> cloudwatch.MathExpression:
+    """What either door answered with 5xx, crashes and time-outs of the functions included."""
+    return _sum(
+        "5xx",
+        api.chat.stage.metric_server_error(period=FIVE_MINUTES, statistic="Sum"),
+        api.stream.api.metric_server_error(period=FIVE_MINUTES, statistic="Sum"),
+    )
+
+
+def throttles(api: ApiStack) -> cloudwatch.MathExpression:
+    """Calls for which Lambda had no room."""
+    return _sum(
+        "throttled",
+        api.chat.gateway.function.metric_throttles(period=FIVE_MINUTES),
+        api.stream.gateway.function.metric_throttles(period=FIVE_MINUTES),
+    )
+
+
+def _sum(label: str, chat: cloudwatch.Metric, stream: cloudwatch.Metric) -> cloudwatch.MathExpression:
+    # A graph that shows two of these wants other names in each.
+    names = f"chat_{label}", f"stream_{label}"
+    return cloudwatch.MathExpression(
+        expression=" + ".join(f"FILL({name}, 0)" for name in names),
+        using_metrics=dict(zip(names, (chat, stream), strict=True)),
+        label=label,
+        period=FIVE_MINUTES,
+    )

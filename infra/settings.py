@@ -1,0 +1,146 @@
+"""What may differ between environments: one model, from defaults, cdk.json, `-c` and the process environment."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+# How the settings that operators set most are spelled as context (`-c`) and, capitals only, as environment variables.
+_SPELLINGS = {
+    "ALLOW_ORIGINS": "allow_origins",
+    "RATE_LIMIT_QPM": "rate_limit_qpm",
+    "burstLimit": "burst_limit",
+    "BURST_LIMIT": "burst_limit",
+}
+_NAME = r"^[a-z][a-z0-9-]{0,15}$"
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?")
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used, said in one line."""
+
+
+def _comma_separated(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _web_origin(origin: str) -> str:
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"'{origin}' is no origin; write https://host, without a path, or *")
+    return origin
+
+
+_Origins = Annotated[tuple[Annotated[str, AfterValidator(_web_origin)], ...], BeforeValidator(_comma_separated)]
+_SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+
+
+class Settings(BaseModel):
+    """One environment.
+
+    `rate_limit_qpm` (requests a minute) and `burst_limit` hold for each door. `memory_mb` is the chat and stream
+    functions'. `removal` is what `cdk destroy` does with data. `domain` needs `certificate_arn`, a certificate in
+    us-east-1. Of `monthly_budget_usd` and `daily_spend_alarm_usd` 0 means none. `secrets` are the names that a model
+    map's `env:NAME` may use. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    environment: str = Field("dev", pattern=_NAME)
+    prefix: str = Field("lexora", pattern=_NAME)
+    allow_origins: _Origins = ()
+    rate_limit_qpm: int = Field(600, ge=1)
+    burst_limit: int = Field(100, ge=1)
+    memory_mb: int = Field(512, ge=128, le=10_240)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # The retentions that CloudWatch Logs knows, up to a year.
+    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365] = 14
+    record_ttl_days: int = Field(90, ge=1)
+    message_text: bool = True
+    snap_start: bool = False
+    tracing: bool = False
+    canary: bool = False
+    pitr: bool = False
+    removal: Literal["destroy", "retain"] = "destroy"
+    domain: str | None = Field(None, pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")
+    certificate_arn: str | None = Field(None, pattern=r"^arn:[a-z-]+:acm:us-east-1:\d{12}:certificate/.+$")
+    edge_only: bool = False
+    alarm_email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")
+    monthly_budget_usd: float = Field(50.0, ge=0)
+    daily_spend_alarm_usd: float = Field(10.0, ge=0)
+    secrets: Annotated[tuple[_SecretName, ...], BeforeValidator(_comma_separated)] = (
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "GPU_API_KEY",
+    )
+    python: Literal["3.11", "3.12", "3.13", "3.14"] = "3.13"
+    architecture: Literal["arm64", "x86_64"] = "arm64"
+    adapter_layer_arn: str | None = Field(None, pattern=r"^arn:[a-z-]+:lambda:.+:layer:.+:\d+$")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if (self.domain is None) != (self.certificate_arn is None):
+            raise ValueError("domain and certificate_arn go together")
+        if self.snap_start and self.python == "3.11":
+            raise ValueError("snap_start needs python 3.12 or newer")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What names begin with that must differ between environments."""
+        return f"{self.prefix}-{self.environment}"
+
+    @property
+    def secret_prefix(self) -> str:
+        return f"/{self.prefix}/{self.environment}/"
+
+    @property
+    def rate_per_second(self) -> float:
+        return self.rate_limit_qpm / 60
+
+
+def read_settings(context: Callable[[str], Any], environ: Mapping[str, str]) -> Settings:
+    """The settings of the environment that is asked for, by `-c environment=…`.
+
+    Later ones win: defaults, cdk.json's `environments.<name>`, environment variables, `-c key=value`.
+    Raises SettingsError.
+    """
+    environment = context("environment") or context("environmentName") or "dev"
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+
+    def take(source: Iterable[tuple[str, Any]], place: str) -> None:
+        for key, value in source:
+            if value is not None and value != "":
+                name = _SPELLINGS.get(key, key)
+                values[name], places[name] = value, place.format(key)
+
+    take(_of_environment(context("environments"), environment).items(), f"environments.{environment}.{{}} in cdk.json")
+    take(((key, environ.get(key)) for key in _SPELLINGS if key.isupper()), "environment variable {}")
+    take(((key, context(key)) for key in (*Settings.model_fields, *_SPELLINGS)), "-c {}")
+    take([("environment", environment)], "-c environment")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_told(problem, places) for problem in error.errors())) from None
+
+
+def _of_environment(environments: Any, environment: str) -> dict[str, Any]:
+    found = environments.get(environment, {}) if isinstance(environments, dict) else environments or {}
+    if not isinstance(found, dict):
+        raise SettingsError(f"environments.{environment} in cdk.json: must be an object of settings")
+    if "environment" in found:
+        raise SettingsError(f"environments.{environment} in cdk.json: must not hold `environment`")
+    return found
+
+
+def _told(problem: Any, places: Mapping[str, str]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    else:
+        message += f" (it is {problem['input']!r})"
+    return f"{places.get(name, name)}: {message}"

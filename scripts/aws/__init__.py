@@ -1,0 +1,1 @@
+"""How an environment on AWS is operated: `python -m scripts.aws --help`, or the Makefile's targets."""

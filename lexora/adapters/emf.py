@@ -1,5 +1,7 @@
 """Metrics of requests, as log lines that CloudWatch turns into metrics (Embedded Metric Format)."""
 
+from urllib.parse import quote
+
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
 from lexora.core.record import Record
@@ -44,7 +46,7 @@ class EmfMetrics:
         metrics.add_dimensions(
             service=SERVICE,
             environment=self._environment,
-            model=record.model if record.deployment and record.model else "none",
+            model=_model(record),
             provider=record.provider or "none",
             origin=record.origin or "none",
             outcome=record.outcome,
@@ -59,3 +61,8 @@ class EmfMetrics:
         if record.ttft_ms is not None:
             metrics.add_metric("Ttft", "Milliseconds", record.ttft_ms)
         metrics.flush_metrics()
+
+
+def _model(record: Record) -> str:
+    """The name of a model of the map, in ASCII as CloudWatch wants it; a prepared answer is given to any name."""
+    return quote(record.model, safe="/: ") if record.provider and record.model else "none"

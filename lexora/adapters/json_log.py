@@ -77,7 +77,7 @@ class JsonLog:
         failed = record.outcome == "failed"
         ttft = record.ttft_ms
         return _Line(
-            _iso(record.created_at),
+            iso(record.created_at),
             _LEVELS[level],
             SERVICE,
             "llm_error" if failed else _MESSAGES[record.endpoint],
@@ -116,7 +116,7 @@ def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
     """Seconds since the epoch as in 2026-01-16T09:30:00.123Z."""
     whole = int(seconds)
     return f"{_iso_second(whole)}.{int((seconds - whole) * 1e3):03d}Z"
@@ -127,7 +127,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "timestamp": _iso(record.created),
+            "timestamp": iso(record.created),
             "level": record.levelname,
             "service": SERVICE,
             "message": record.getMessage(),

@@ -64,7 +64,7 @@ def create_app(
     routes += [
         Route("/openapi.json", openapi_endpoint(api), methods=["GET"]),
         Route("/docs", docs_endpoint(api), methods=["GET"]),
-        Route("/", RedirectResponse("/docs"), methods=["GET"]),
+        Route("/", RedirectResponse("docs"), methods=["GET"]),  # relative: something may stand before every path
     ]
     router = Router(routes, redirect_slashes=False)
     # A path without parameters needs no search through the table.

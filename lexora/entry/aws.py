@@ -24,10 +24,11 @@ from botocore.config import Config
 
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
 from lexora.adapters.emf import SERVICE, EmfMetrics
-from lexora.adapters.json_log import JsonLog, location
+from lexora.adapters.json_log import JsonLog, iso, location
 from lexora.adapters.ledger import DirectLedger
 from lexora.api.app import create_app
-from lexora.api.http import headers_of, send_json
+from lexora.api.errors import ErrorLayer
+from lexora.api.http import headers_of
 from lexora.core.errors import CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.routing import Routes
@@ -221,43 +222,53 @@ def _without_stage(app: ASGIApp, stage: str) -> ASGIApp:
 def _only_through_the_edge(app: ASGIApp, aws: _Aws, name: str) -> ASGIApp:
     """Lets in what CloudFront sends: it adds a header that nobody else knows."""
 
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        given = headers_of(scope).get(b"x-lexora-edge", b"")
-        if scope["path"] != _UNGUARDED and not hmac.compare_digest(given, aws.credential(name).encode()):
-            error = HostNotAllowed("This address takes requests only through the CDN. Use its address.")
-            await send_json(scope, send, error.status, error.envelope())
-            return
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != _UNGUARDED:
+            given = headers_of(scope).get(b"x-lexora-edge", b"")
+            if not hmac.compare_digest(given, aws.credential(name).encode()):
+                raise HostNotAllowed("This address takes requests only through the CDN. Use its address.")
         await app(scope, receive, send)
 
-    return wrapped
+    return ErrorLayer(guarded)
 
 
 def _recorded_before_its_end(app: ASGIApp) -> ASGIApp:
-    """Holds back the end of a response until its record is written: after it, Lambda may freeze the process."""
+    """Holds back the last message of a response until its record is written: after it, Lambda may freeze the process.
+
+    The whole message, for a body of announced length ends with its last byte.
+    """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        held = False
+        last: Message | None = None
 
-        async def send_all_but_the_end(message: Message) -> None:
-            nonlocal held
+        async def send_all_but_the_last(message: Message) -> None:
+            nonlocal last
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                held = True
-                message = {**message, "more_body": True}
-            await send(message)
+                last = message
+            else:
+                await send(message)
 
         scope.pop("extensions", None)
-        await app(scope, receive, send_all_but_the_end)
-        if held:
-            await send({"type": "http.response.body", "body": b""})
+        await app(scope, receive, send_all_but_the_last)
+        if last is not None:
+            await send(last)
 
     return wrapped
 
 
 class _Formatter(LambdaPowertoolsFormatter):
-    """Says where an exception was raised, without the rest of a stack trace."""
+    """The fields that the log has on one machine: where an exception was raised, without the rest of a stack trace."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        return iso(record.created)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
         return location(ei[2])
+
+    def serialize(self, log: Any) -> str:
+        if "exception_name" in log:
+            log["location"], log["exception"] = log["exception"], log.pop("exception_name")
+        return super().serialize(log)
 
 
 def _configure_log(level: str) -> None:
@@ -265,7 +276,7 @@ def _configure_log(level: str) -> None:
     Logger(
         service=SERVICE,
         level=level,
-        logger_formatter=_Formatter(use_rfc3339=True, utc=True, log_record_order=["timestamp", "level", "service"]),
+        logger_formatter=_Formatter(log_record_order=["timestamp", "level", "service", "message"]),
         location=None,
         serialize_stacktrace=False,
     )

@@ -1,6 +1,8 @@
 """/openapi.json and /docs, made from the route table and the types that the code itself validates with."""
 
 import html
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -33,8 +35,12 @@ class ErrorEnvelope(msgspec.Struct):
     error: ErrorDetail
 
 
-def describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
-    """The OpenAPI 3.1 description of (method, path, doc) rows."""
+def describe(table: list[tuple[str, str, Doc]]) -> Callable[[], dict[str, Any]]:
+    """The OpenAPI 3.1 description of (method, path, doc) rows, put together when first asked for."""
+    return cache(lambda: _describe(table))
+
+
+def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
     types = [ErrorEnvelope, *{doc.request for _, _, doc in table if doc.request is not None}]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     # Fields that the gateway does not read are forwarded as they are.
@@ -74,23 +80,23 @@ def _operation(doc: Doc) -> dict[str, Any]:
 
 
 class Static:
-    """Serves one body that never changes."""
+    """Serves one body that never changes, made when first asked for."""
 
-    def __init__(self, content_type: bytes, body: bytes) -> None:
+    def __init__(self, content_type: bytes, make: Callable[[], bytes]) -> None:
         self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
-        self._body = body
+        self._body = cache(make)
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
-        await send(scope, send_, 200, self._headers, self._body)
+        await send(scope, send_, 200, self._headers, self._body())
 
 
-def openapi_endpoint(description: dict[str, Any]) -> Static:
-    return Static(JSON_TYPE[1], msgspec.json.encode(description))
+def openapi_endpoint(description: Callable[[], dict[str, Any]]) -> Static:
+    return Static(JSON_TYPE[1], lambda: msgspec.json.encode(description()))
 
 
-def docs_endpoint(description: dict[str, Any]) -> Static:
+def docs_endpoint(description: Callable[[], dict[str, Any]]) -> Static:
     """A page for people: plain HTML, so that it also works on a machine without internet."""
-    return Static(b"text/html; charset=utf-8", _page(description).encode())
+    return Static(b"text/html; charset=utf-8", lambda: _page(description()).encode())
 
 
 def _page(description: dict[str, Any]) -> str:

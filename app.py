@@ -2,20 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
-# Node comes with the Python environment: the CDK's libraries are written in it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+from infra.application import build
+from infra.settings import SettingsError
 
-import aws_cdk as cdk
-
-from infra.application import add_stacks
-from infra.settings import SettingsError, read_settings
-
-app = cdk.App()
 try:
-    settings = read_settings(app.node.try_get_context, os.environ)
+    app = build(os.environ)
 except SettingsError as error:
     sys.exit(f"lexora: {error}")
-add_stacks(app, settings)
 app.synth()

@@ -1,5 +1,8 @@
 """All stacks of one environment."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
@@ -7,11 +10,16 @@ from infra.api import ApiStack
 from infra.data import DataStack
 from infra.edge import EdgeStack
 from infra.ops import OpsStack
-from infra.settings import Settings
+from infra.settings import read_settings
 
 
-def add_stacks(app: cdk.App, settings: Settings) -> None:
-    """Adds Data, Api, Edge and Ops to `app`, tagged, and has cdk-nag look at them at synth."""
+def build(environ: Mapping[str, str], context: Mapping[str, Any] | None = None, outdir: str | None = None) -> cdk.App:
+    """The application with the stacks Data, Api, Edge and Ops, tagged; cdk-nag looks at them at synth.
+
+    The CLI hands in `context` and `outdir` by the process's environment. Raises SettingsError.
+    """
+    app = cdk.App(context=context, outdir=outdir)
+    settings = read_settings(app.node.try_get_context, environ)
     name = f"{settings.prefix.capitalize()}-{settings.environment}"
     data = DataStack(app, f"{name}-Data", settings)
     api = ApiStack(app, f"{name}-Api", settings, data)
@@ -20,3 +28,4 @@ def add_stacks(app: cdk.App, settings: Settings) -> None:
     cdk.Tags.of(app).add("lexora:environment", settings.environment)
     cdk.Tags.of(app).add("lexora:prefix", settings.prefix)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    return app

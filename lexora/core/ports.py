@@ -97,7 +97,7 @@ class RecordSink(Protocol):
     """Where a ledger's records end up: a table, a log."""
 
     def write(self, records: list[Record]) -> None:
-        """Writes a batch, or raises and has written none of it. May block."""
+        """Writes a batch, or raises; the batch may then be written again, and no record counts twice. May block."""
         ...
 
     def close(self) -> None: ...

@@ -93,8 +93,8 @@ def test_an_answer_comes_back_as_it_was(subject: Subject, text: str) -> None:
 
 @pytest.mark.parametrize("prompt", [*TEXTS, "首" * 682])
 def test_a_prompt_is_found_as_it_was(subject: Subject, prompt: str) -> None:
-    subject.fill({(prompt, 0): "a"})
-    assert get(subject.store, prompt, 0) == "a"
+    subject.fill({(prompt, 0): "a", (prompt[1:], 0): "b"})
+    assert [get(subject.store, prompt, 0), get(subject.store, prompt[1:], 0)] == ["a", "b"]
 
 
 def test_answers_are_still_there_after_a_restart(subject: Subject) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -203,6 +204,9 @@ def serve() -> None:
 
     app = _recorded_before_its_end(create_application())
     server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=SHUTDOWN_SECONDS)
+    # uvicorn handles it while it serves and raises it again when it is done: by then we end by ourselves, records
+    # of what was cut off included.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.create_server(("127.0.0.1", int(os.environ.get("AWS_LWA_PORT", "8080")))) as listener:
         asyncio.run(server.serve([listener]))
 
@@ -276,9 +280,10 @@ def _configure_log(level: str) -> None:
     Logger(
         service=SERVICE,
         level=level,
-        logger_formatter=_Formatter(log_record_order=["timestamp", "level", "service", "message"]),
+        logger_formatter=_Formatter(
+            log_record_order=["timestamp", "level", "service", "message"], serialize_stacktrace=False
+        ),
         location=None,
-        serialize_stacktrace=False,
     )
 
 

@@ -94,9 +94,11 @@ class Emulator:
         """Ends the emulator and the functions that it has started."""
         for client in self._clients.values():
             client.close()
-        mine = psutil.Process(self.process.pid)
-        family = mine.children(recursive=True) if mine.is_running() else []
+        running = self.process.poll() is None
+        family = psutil.Process(self.process.pid).children(recursive=True) if running else []
         self.process.terminate()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -131,7 +133,9 @@ def running_emulator(folder: Path, env: Mapping[str, str] | None = None) -> Iter
     }
     with (folder / "output").open("wb") as output:
         command = (sys.executable, str(_HERE / "emulator_main.py"))
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
     emulator = Emulator(process, port, folder)
     try:
         _wait_until_up(emulator)

@@ -1,5 +1,9 @@
 """Runs ministack with what its CloudFormation lacks. A program of its own: tests.support.emulator starts it."""
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +50,14 @@ def _mend_bucket_tags(handlers: dict[str, Callable[..., Any]]) -> None:
     handlers["update"] = lambda physical_id, old, new, *rest: tagged(update(physical_id, old, new, *rest), new)
 
 
+def _end_with_the_starter() -> None:
+    """Ends this process when nobody holds the other end of standard input any more: tests may be killed."""
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_starter, daemon=True).start()
     _mend_cors(provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"])
     _mend_bucket_tags(provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"])
     main()

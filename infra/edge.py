@@ -24,7 +24,7 @@ class EdgeStack(cdk.Stack):
     def __init__(self, scope: Construct, id_: str, settings: Settings, data: DataStack, api: ApiStack) -> None:
         super().__init__(scope, id_, description=f"Lexora {settings.environment}: CloudFront and its files")
         site = Site(self, "Site", settings)
-        streaming = _door(self, api.stream.api.rest_api_id, settings, data)
+        streaming = _door(api.stream.host, settings, data)
         distribution = cloudfront.Distribution(
             self,
             "Distribution",
@@ -33,7 +33,7 @@ class EdgeStack(cdk.Stack):
             certificate=_certificate(self, settings),
             minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021,
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
-            default_behavior=_door(self, api.chat.api.api_id, settings, data),
+            default_behavior=_door(api.chat.host, settings, data),
             additional_behaviors={**site.behaviours(), **dict.fromkeys(_CHAT_PATHS, streaming)},
         )
         site.fill(distribution)
@@ -50,7 +50,7 @@ def _certificate(stack: cdk.Stack, settings: Settings) -> certificatemanager.ICe
     return certificatemanager.Certificate.from_certificate_arn(stack, "Certificate", settings.certificate_arn)
 
 
-def _door(stack: cdk.Stack, api_id: str, settings: Settings, data: DataStack) -> cloudfront.BehaviorOptions:
+def _door(host: str, settings: Settings, data: DataStack) -> cloudfront.BehaviorOptions:
     """Everything is passed on and nothing cached; no error page takes the place of a door's own errors."""
     headers = {}
     if data.edge_secret is not None:
@@ -58,7 +58,7 @@ def _door(stack: cdk.Stack, api_id: str, settings: Settings, data: DataStack) ->
         headers[_EDGE_HEADER] = cdk.SecretValue.secrets_manager(data.edge_secret.name).unsafe_unwrap()
     return cloudfront.BehaviorOptions(
         origin=origins.HttpOrigin(
-            f"{api_id}.execute-api.{stack.region}.{stack.url_suffix}",
+            host,
             origin_path=f"/{settings.environment}",
             protocol_policy=cloudfront.OriginProtocolPolicy.HTTPS_ONLY,
             origin_ssl_protocols=[cloudfront.OriginSslPolicy.TLS_V1_2],

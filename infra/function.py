@@ -10,7 +10,9 @@ from constructs import Construct
 
 from infra.bundle import function_code
 from infra.nag import acknowledge
-from infra.settings import Settings
+from infra.settings import RETENTIONS, Settings
+
+_ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
 
 
 class PythonFunction(Construct):
@@ -72,27 +74,10 @@ def log_group(scope: Construct, id_: str, settings: Settings) -> logs.LogGroup:
     return logs.LogGroup(
         scope,
         id_,
-        retention=logs.RetentionDays[_RETENTIONS[settings.log_retention_days]],
+        retention=logs.RetentionDays[RETENTIONS[settings.log_retention_days]],
         removal_policy=removal(settings),
     )
 
 
 def removal(settings: Settings) -> cdk.RemovalPolicy:
     return cdk.RemovalPolicy.RETAIN if settings.removal == "retain" else cdk.RemovalPolicy.DESTROY
-
-
-_ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
-_RETENTIONS = {
-    1: "ONE_DAY",
-    3: "THREE_DAYS",
-    5: "FIVE_DAYS",
-    7: "ONE_WEEK",
-    14: "TWO_WEEKS",
-    30: "ONE_MONTH",
-    60: "TWO_MONTHS",
-    90: "THREE_MONTHS",
-    120: "FOUR_MONTHS",
-    150: "FIVE_MONTHS",
-    180: "SIX_MONTHS",
-    365: "ONE_YEAR",
-}

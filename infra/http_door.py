@@ -79,6 +79,11 @@ class HttpDoor(Construct):
     def url(self) -> str:
         return self.stage.url
 
+    @property
+    def host(self) -> str:
+        stack = cdk.Stack.of(self)
+        return f"{self.api.api_id}.execute-api.{stack.region}.{stack.url_suffix}"
+
 
 @jsii.implements(apigatewayv2.IAccessLogSettings)
 class _AccessLog:

@@ -22,7 +22,7 @@ def ours(
         dimensions_map={"service": SERVICE, "environment": settings.environment},
         statistic=statistic,
         period=period,
-        label=label or name,
+        label=label,
     )
 
 

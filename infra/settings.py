@@ -13,6 +13,21 @@ _SPELLINGS = {
     "burstLimit": "burst_limit",
     "BURST_LIMIT": "burst_limit",
 }
+# What CloudWatch Logs can keep, in days, up to a year, and what the CDK calls it.
+RETENTIONS = {
+    1: "ONE_DAY",
+    3: "THREE_DAYS",
+    5: "FIVE_DAYS",
+    7: "ONE_WEEK",
+    14: "TWO_WEEKS",
+    30: "ONE_MONTH",
+    60: "TWO_MONTHS",
+    90: "THREE_MONTHS",
+    120: "FOUR_MONTHS",
+    150: "FIVE_MONTHS",
+    180: "SIX_MONTHS",
+    365: "ONE_YEAR",
+}
 _NAME = r"^[a-z][a-z0-9-]{0,15}$"
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?")
 
@@ -29,6 +44,12 @@ def _web_origin(origin: str) -> str:
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(f"'{origin}' is no origin; write https://host, without a path, or *")
     return origin
+
+
+def _retention(days: int) -> int:
+    if days not in RETENTIONS:
+        raise ValueError(f"must be one of {', '.join(map(str, RETENTIONS))}")
+    return days
 
 
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_web_origin)], ...], BeforeValidator(_comma_separated)]
@@ -53,8 +74,7 @@ class Settings(BaseModel):
     burst_limit: int = Field(100, ge=1)
     memory_mb: int = Field(512, ge=128, le=10_240)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    # The retentions that CloudWatch Logs knows, up to a year.
-    log_retention_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365] = 14
+    log_retention_days: Annotated[int, AfterValidator(_retention)] = 14
     record_ttl_days: int = Field(90, ge=1)
     message_text: bool = True
     snap_start: bool = False

@@ -98,4 +98,10 @@ class StreamDoor(Construct):
 
     @property
     def url(self) -> str:
-        return self.api.url
+        """Without a slash at its end, as the buffered door's."""
+        return f"https://{self.host}/{self.api.deployment_stage.stage_name}"
+
+    @property
+    def host(self) -> str:
+        stack = cdk.Stack.of(self)
+        return f"{self.api.rest_api_id}.execute-api.{stack.region}.{stack.url_suffix}"

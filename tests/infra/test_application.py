@@ -1,0 +1,95 @@
+"""What holds for all stacks, and for app.py as the CLI starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+from infra.application import build
+from tests.infra.synthesis import ROOT, STACKS, Environment, context_of
+
+
+def names(environment: Environment) -> set[str]:
+    """Every name that is chosen here: two environments may not share one."""
+    found = set()
+    for stack in STACKS:
+        for resource in environment.templates[stack]["Resources"].values():
+            for key, value in resource.get("Properties", {}).items():
+                # Names that stand in their parent only, and kinds that CloudWatch and IAM share.
+                if key in ("Name", "StageName", "MetricName", "PolicyName"):
+                    continue
+                if key.endswith("Name") and isinstance(value, str):
+                    found.add(f"{resource['Type']} {value}")
+            if resource["Type"] == "AWS::SecretsManager::Secret":
+                found.add(resource["Properties"]["Name"])
+    return found
+
+
+def test_two_environments_share_no_name(dev: Environment, prod: Environment) -> None:
+    assert len(names(dev)) > 5
+    assert not names(dev) & names(prod)
+
+
+def test_cdk_nag_finds_nothing(dev: Environment, prod: Environment) -> None:
+    assert dev.findings == []
+    assert prod.findings == []
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_cdk_nag_looks_and_every_acknowledgement_is_needed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    acknowledged = set()
+
+    def note(_: Any, *rules: cdk.Acknowledgment) -> None:
+        acknowledged.update(rule.id for rule in rules)
+
+    monkeypatch.setattr(cdk.Validations, "acknowledge", note)
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        build({}, context_of({"environment": environment}), str(folder)).synth()
+    (report,) = json.loads((folder / "validation-report.json").read_text())["pluginReports"]
+    assert {violation["ruleName"] for violation in report["violations"]} == acknowledged
+
+
+def test_everything_is_tagged(dev: Environment) -> None:
+    tag = {"Key": "lexora:environment", "Value": "dev"}
+    for stack, kind in (
+        ("Data", "DynamoDB::Table"),
+        ("Data", "S3::Bucket"),
+        ("Data", "SecretsManager::Secret"),
+        ("Api", "Lambda::Function"),
+        ("Api", "Logs::LogGroup"),
+        ("Api", "ApiGateway::RestApi"),
+        ("Edge", "CloudFront::Distribution"),
+        ("Edge", "S3::Bucket"),
+        ("Ops", "SNS::Topic"),
+    ):
+        for id_, made in dev.resources(stack, kind).items():
+            assert tag in made["Tags"], id_
+    assert dev.one("Api", "ApiGatewayV2::Api")["Tags"]["lexora:environment"] == "dev"
+
+
+@pytest.mark.parametrize(
+    ("context", "setting", "told"),
+    [
+        ({"memory_mb": "12"}, {}, "-c memory_mb: Input should be greater than or equal to 128 (it is '12')"),
+        ({}, {"BURST_LIMIT": "x"}, "environment variable BURST_LIMIT: Input should be a valid integer"),
+    ],
+)
+def test_app_py_tells_a_wrong_setting_in_one_line(context: dict[str, str], setting: dict[str, str], told: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "app.py"],
+        env={**os.environ, **setting, "CDK_CONTEXT_JSON": json.dumps(context)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"lexora: {told}")
+    assert ran.stderr.count("\n") == 1

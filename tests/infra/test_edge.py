@@ -1,0 +1,199 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.site import function_source
+from tests.infra.synthesis import ROOT, Environment, text
+
+CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+
+
+def distribution(environment: Environment) -> dict[str, Any]:
+    config: dict[str, Any] = environment.one("Edge", "CloudFront::Distribution")["DistributionConfig"]
+    return config
+
+
+def behaviours(environment: Environment) -> dict[str, dict[str, Any]]:
+    return {behaviour["PathPattern"]: behaviour for behaviour in distribution(environment)["CacheBehaviors"]}
+
+
+def origin(environment: Environment, behaviour: dict[str, Any]) -> dict[str, Any]:
+    origins = {it["Id"]: it for it in distribution(environment)["Origins"]}
+    found: dict[str, Any] = origins[behaviour["TargetOriginId"]]
+    return found
+
+
+def edge_function(requests: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """What the function makes of each (method, path)."""
+    events = [{"request": {"method": method, "uri": uri, "headers": {}}} for method, uri in requests]
+    program = f"{function_source()}\nconsole.log(JSON.stringify({json.dumps(events)}.map(handler)))"
+    node = Path(sys.executable).parent / "node"
+    ran = subprocess.run([node, "-e", program], check=True, capture_output=True, timeout=30)
+    answers: list[dict[str, Any]] = json.loads(ran.stdout)
+    return answers
+
+
+def test_short_and_long_ids_are_one_file() -> None:
+    for answer in edge_function([("GET", "/responses/q1/3.json"), ("GET", "/responses/q1_capital/3.json")]):
+        assert answer["uri"] == "/responses/q1_capital/3.json"
+
+
+def test_every_file_is_found() -> None:
+    folder = ROOT / "static_responses"
+    paths = [f"/{file.relative_to(folder)}" for file in sorted((folder / "responses").rglob("*.json"))]
+    assert [answer["uri"] for answer in edge_function([("GET", path) for path in paths])] == paths
+
+
+def test_random_becomes_one_of_the_variants() -> None:
+    seen = {answer["uri"] for answer in edge_function([("GET", "/responses/q1/random.json")] * 200)}
+    assert seen == {f"/responses/q1_capital/{variant}.json" for variant in range(5)}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/responses/q1/5.json",
+        "/responses/q1/03.json",
+        "/responses/q1/-1.json",
+        "/responses/q1/3",
+        "/responses/q99/0.json",
+        "/responses/constructor/0.json",
+        "/responses/q1_capital/../q2/0.json",
+        "/responses/",
+    ],
+)
+def test_what_is_not_there_is_a_json_404(path: str) -> None:
+    (answer,) = edge_function([("GET", path)])
+    assert answer["statusCode"] == 404
+    assert answer["headers"]["content-type"] == {"value": "application/json"}
+    assert answer["headers"]["access-control-allow-origin"] == {"value": "*"}
+    error = json.loads(answer["body"]["data"])["error"]
+    assert error == {
+        "message": f"There is no prepared answer at {path}.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "not_found",
+    }
+
+
+def test_a_preflight_is_answered_at_the_edge() -> None:
+    (answer,) = edge_function([("OPTIONS", "/responses/q1/3.json")])
+    assert answer["statusCode"] == 204
+    assert answer["headers"]["access-control-allow-origin"] == {"value": "*"}
+    assert answer["headers"]["access-control-allow-headers"] == {"value": "authorization, *"}
+
+
+def test_the_function_runs_before_the_cache_is_looked_up(dev: Environment) -> None:
+    function = dev.one("Edge", "CloudFront::Function")
+    assert function["FunctionConfig"]["Runtime"] == "cloudfront-js-2.0"
+    assert function["AutoPublish"] is True
+    assert function["FunctionCode"] == function_source()
+    assert len(function["FunctionCode"]) <= 10_000  # CloudFront takes no more than 10 KB
+    for path in ("/responses/*", "/responses/*/random.json"):
+        (association,) = behaviours(dev)[path]["FunctionAssociations"]
+        assert association["EventType"] == "viewer-request"
+
+
+def test_files_are_cached_and_compressed(dev: Environment) -> None:
+    cache = dev.one("Edge", "CloudFront::CachePolicy")["CachePolicyConfig"]
+    key = cache["ParametersInCacheKeyAndForwardedToOrigin"]
+    assert cache["DefaultTTL"] == 300
+    assert (key["EnableAcceptEncodingBrotli"], key["EnableAcceptEncodingGzip"]) == (True, True)
+    for part in ("Headers", "Cookies", "QueryStrings"):
+        assert key[f"{part}Config"] == {f"{part[:-1]}Behavior": "none"}
+    for path in ("/responses/*", "/responses/*/random.json"):
+        behaviour = behaviours(dev)[path]
+        assert behaviour["Compress"] is True
+        assert behaviour["CachePolicyId"]["Ref"] in dev.resources("Edge", "CloudFront::CachePolicy")
+
+
+def test_only_what_is_random_is_asked_for_each_time(dev: Environment) -> None:
+    policies = dev.resources("Edge", "CloudFront::ResponseHeadersPolicy")
+    headers = {}
+    for path in ("/responses/*", "/responses/*/random.json"):
+        policy = policies[behaviours(dev)[path]["ResponseHeadersPolicyId"]["Ref"]]["ResponseHeadersPolicyConfig"]
+        assert policy["CorsConfig"]["AccessControlAllowOrigins"] == {"Items": ["*"]}
+        headers[path] = {it["Header"]: it["Value"] for it in policy["CustomHeadersConfig"]["Items"]}
+    assert headers["/responses/*"] == {"x-lexora-origin": "edge", "x-lexora-cost-usd": "0"}
+    assert headers["/responses/*/random.json"] == {**headers["/responses/*"], "cache-control": "no-store"}
+    # The first pattern that fits is taken.
+    assert list(behaviours(dev)).index("/responses/*/random.json") < list(behaviours(dev)).index("/responses/*")
+
+
+def test_files_are_put_with_their_headers(dev: Environment) -> None:
+    files = dev.one("Edge", "Custom::CDKBucketDeployment")
+    assert files["DestinationBucketKeyPrefix"] == "responses"
+    assert files["Prune"] is True
+    assert files["SystemMetadata"] == {
+        "content-type": "application/json",
+        "cache-control": "public, max-age=300, stale-while-revalidate=86400",
+    }
+    assert files["DistributionPaths"] == ["/responses/*"]
+
+
+def test_only_cloudfront_reads_the_bucket(dev: Environment) -> None:
+    files = origin(dev, behaviours(dev)["/responses/*"])
+    assert files["OriginAccessControlId"]
+    _, reading, *_ = (
+        statement
+        for statement in dev.one("Edge", "S3::BucketPolicy")["PolicyDocument"]["Statement"]
+        if statement["Principal"] == {"Service": "cloudfront.amazonaws.com"} or statement["Effect"] == "Deny"
+    )
+    assert reading["Action"] == "s3:GetObject"
+    assert ":distribution/" in text(reading["Condition"]["StringEquals"]["AWS:SourceArn"])
+    control = dev.one("Edge", "CloudFront::OriginAccessControl")["OriginAccessControlConfig"]
+    assert (control["SigningBehavior"], control["SigningProtocol"]) == ("always", "sigv4")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
+def test_chats_go_to_the_streaming_door(dev: Environment, path: str) -> None:
+    door = origin(dev, behaviours(dev)[path])
+    assert "StreamApi" in text(door["DomainName"])
+    assert door["OriginPath"] == "/dev"
+
+
+def test_all_else_goes_to_the_buffered_door(dev: Environment) -> None:
+    door = origin(dev, distribution(dev)["DefaultCacheBehavior"])
+    assert "ChatApi" in text(door["DomainName"])
+    assert door["OriginPath"] == "/dev"
+
+
+def test_doors_get_requests_whole_and_answer_for_themselves(dev: Environment) -> None:
+    config = distribution(dev)
+    for behaviour in (config["DefaultCacheBehavior"], behaviours(dev)["/v1/chat/completions"]):
+        assert behaviour["CachePolicyId"] == CACHING_DISABLED
+        assert behaviour["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST
+        assert "POST" in behaviour["AllowedMethods"]
+        assert behaviour["ViewerProtocolPolicy"] == "https-only"
+        custom = origin(dev, behaviour)["CustomOriginConfig"]
+        assert (custom["OriginProtocolPolicy"], custom["OriginReadTimeout"]) == ("https-only", 120)
+    # Error pages hold for a whole distribution: they would replace the doors' own errors.
+    assert "CustomErrorResponses" not in config
+
+
+def test_doors_can_tell_cloudfront_where_they_must(dev: Environment, prod: Environment) -> None:
+    for environment in (dev, prod):
+        for door in distribution(environment)["Origins"]:
+            if "CustomOriginConfig" not in door:
+                continue
+            headers = {it["HeaderName"]: it["HeaderValue"] for it in door.get("OriginCustomHeaders", [])}
+            secret = "{{resolve:secretsmanager:/lexora/prod/EDGE_SECRET:SecretString:::}}"
+            assert headers == ({"x-lexora-edge": secret} if environment is prod else {})
+
+
+def test_a_domain_is_a_setting(dev: Environment, prod: Environment) -> None:
+    assert "Aliases" not in distribution(dev)
+    assert distribution(prod)["Aliases"] == ["llm.example.org"]
+    assert distribution(prod)["ViewerCertificate"]["MinimumProtocolVersion"] == "TLSv1.2_2021"
+    assert prod.outputs("Edge")["CdnUrl"] == "https://llm.example.org"
+
+
+def test_outputs(dev: Environment) -> None:
+    outputs = dev.outputs("Edge")
+    assert outputs.keys() == {"CdnUrl", "SiteBucketName", "DistributionId"}
+    assert text(outputs["CdnUrl"]).startswith("https://{Distribution")

@@ -112,8 +112,8 @@ class Deployment(_Strict):
 
     @property
     def references(self) -> list[str]:
-        """The secrets that it needs, as `env:NAME`."""
-        return [value for value in (self.credential or "", *self.headers.values()) if is_reference(value)]
+        """The secrets that it needs, as `env:NAME`, each once."""
+        return list(dict.fromkeys(filter(is_reference, (self.credential or "", *self.headers.values()))))
 
     @property
     def is_free(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lexora.adapters import ledger as module
-from lexora.adapters.ledger import FLUSH_SECONDS, BatchedLedger
+from lexora.adapters.ledger import FLUSH_SECONDS, BatchedLedger, DirectLedger
 from lexora.core.record import Record, RequestIds
 
 
@@ -54,7 +54,7 @@ def ledger(sinks: tuple[Sink, Sink]) -> Iterator[BatchedLedger]:
         ledger.close()
 
 
-def add(ledger: BatchedLedger, count: int, *, process: int = 1) -> list[str]:
+def add(ledger: BatchedLedger | DirectLedger, count: int, *, process: int = 1) -> list[str]:
     ids = RequestIds(process)
     batch = [Record(ids.new(1), 1.0, "chat.completions") for _ in range(count)]
     for record in batch:
@@ -175,3 +175,38 @@ def test_threads_may_add_at_the_same_time(ledger: BatchedLedger, sinks: tuple[Si
         thread.join()
     ledger.close()
     assert len(set(sinks[0].written)) == len(sinks[0].written) == 4000
+
+
+# --- at once ---
+
+
+def test_a_record_is_in_every_sink_when_add_returns(sinks: tuple[Sink, Sink]) -> None:
+    ids: list[str] = []
+    direct = DirectLedger(sinks)
+    for process in range(3):
+        ids += add(direct, 1, process=process)
+        for sink in sinks:
+            assert sink.batches == [[request_id] for request_id in ids]
+
+
+def test_a_sink_that_fails_keeps_no_record_from_the_others(
+    sinks: tuple[Sink, Sink], caplog: pytest.LogCaptureFixture
+) -> None:
+    failing, well = sinks
+    failing.failing = True
+    ids = add(DirectLedger(sinks), 2)
+    assert (failing.written, well.written) == ([], ids)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", f"record {request_id} is not in Sink: database is locked") for request_id in ids
+    ]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_a_sink_that_is_well_again_gets_what_comes_from_then_on(sinks: tuple[Sink, Sink]) -> None:
+    direct = DirectLedger(sinks)
+    sinks[0].failing = True
+    add(direct, 1)
+    sinks[0].failing = False
+    ids = add(direct, 1, process=2)
+    assert sinks[0].written == ids
+    assert len(sinks[1].written) == 2

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.client import HELLO, UPSTREAM_KEY, RawChat, events, post, sdk, text_of
 from tests.support.gateway import RunningGateway
+from tests.support.in_process import InProcess
 from tests.support.recorded import (
     DONE,
     STREAM_HEAD,
@@ -17,6 +18,7 @@ from tests.support.recorded import (
     Reset,
     Sleep,
     completion,
+    error_event,
     finish,
     json_response,
     piece,
@@ -187,6 +189,137 @@ def test_a_clients_key_never_reaches_the_upstream(upstream: RecordedUpstream, do
         }  # fmt: skip
         assert headers["host"] == f"127.0.0.1:{upstream.port}"
         assert headers["content-type"] == "application/json"
+
+
+# --- secrets that change ---
+
+SECRET = {"provider": "openai", "credential": "env:KEY"}
+UNAUTHORIZED = json_response({"error": {"message": "No."}}, "401 Unauthorized")
+BY_SECRET: dict[str, dict[str, Any]] = {
+    "credential": SECRET,
+    "header": {"headers": {"authorization": "env:KEY"}},
+    "both": {**SECRET, "headers": {"x-tunnel": "env:KEY"}},
+}
+
+
+class Vault:
+    """Secrets as a store keeps them: `value` is what holds now, and what was looked up is remembered.
+
+    `asked` are the readings, whether each was for a fresh one.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.asked: list[bool] = []
+        self._known: dict[str, str] = {}
+
+    def __call__(self, reference: str, *, fresh: bool = False) -> str:
+        self.asked.append(fresh)
+        if fresh or reference not in self._known:
+            self._known[reference] = self.value
+        return self._known[reference]
+
+
+@IN_BOTH_WAYS
+@pytest.mark.parametrize("where", BY_SECRET)
+def test_a_secret_that_is_refused_is_looked_up_again_and_the_call_repeated(
+    where: str, streamed: bool, upstream: RecordedUpstream
+) -> None:
+    answer: list[Action] = stream(token("Hi"), finish(), DONE) if streamed else [json_response(completion("Hi"))]
+    vault = Vault("sk-old")
+    with InProcess(upstream, credentials=vault, **BY_SECRET[where]) as gateway:
+        upstream.play(answer, [UNAUTHORIZED], answer)
+        assert post(gateway, stream=streamed).status_code == 200
+        vault.value = "sk-new"
+        response = post(gateway, stream=streamed)
+        assert response.status_code == 200
+        assert (text_of(events(response)) if streamed else response.json()) == ("Hi" if streamed else completion("Hi"))
+        sent = [received.headers["authorization"].removeprefix("Bearer ") for received in upstream.received]
+        assert sent == ["sk-old", "sk-old", "sk-new"]
+        assert upstream.received[1].json() == upstream.received[2].json()
+        assert vault.asked == [False, True]
+        # From then on the new one is known to be the right one.
+        assert post(gateway, stream=streamed).status_code == 200
+        assert upstream.received[-1].headers["authorization"].endswith("sk-new")
+        assert vault.asked == [False, True]
+    assert [record.outcome for record in gateway.records] == ["completed"] * 3
+
+
+@IN_BOTH_WAYS
+def test_a_secret_that_is_still_refused_is_not_looked_up_twice(streamed: bool, upstream: RecordedUpstream) -> None:
+    upstream.play([UNAUTHORIZED])
+    vault = Vault("sk-old")
+    with InProcess(upstream, credentials=vault, **SECRET) as gateway:
+        post(gateway, stream=streamed)
+        upstream.play([UNAUTHORIZED])
+        vault.value = "sk-new"
+        response = post(gateway, stream=streamed)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_credential_refused")
+    assert [received.headers["authorization"] for received in upstream.received] == ["Bearer sk-old", "Bearer sk-new"]
+
+
+@IN_BOTH_WAYS
+@pytest.mark.parametrize("fields", [SECRET, {}], ids=["the same secret", "no secret"])
+def test_where_there_is_no_other_secret_the_upstream_is_asked_once(
+    fields: dict[str, Any], streamed: bool, upstream: RecordedUpstream
+) -> None:
+    upstream.play([UNAUTHORIZED])
+    with InProcess(upstream, credentials=Vault("sk-1"), **fields) as gateway:
+        response = post(gateway, stream=streamed)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_credential_refused")
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden", "429 Too Many Requests", "500 Oh"])
+def test_another_refusal_does_not_make_the_secret_doubtful(status: str, upstream: RecordedUpstream) -> None:
+    upstream.play([json_response({"error": {"message": "No."}}, status)])
+    vault = Vault("sk-1")
+    with InProcess(upstream, credentials=vault, **SECRET) as gateway:
+        assert post(gateway).status_code >= 400
+    assert vault.asked == [False]
+    assert len(upstream.received) == 1
+
+
+# --- secrets in headers ---
+
+TUNNEL = {"headers": {"X-Tunnel-Secret": "env:TUNNEL_SECRET", "x-plain": "as it is", "x-env": "env: no reference"}}
+
+
+@IN_BOTH_WAYS
+def test_a_header_may_be_a_secret(streamed: bool, upstream: RecordedUpstream) -> None:
+    upstream.play(stream(token("Hi"), finish(), DONE) if streamed else [json_response(completion())])
+    asked: list[str] = []
+
+    def credentials(reference: str, *, fresh: bool = False) -> str:
+        asked.append(reference)
+        return f"value of {reference}"
+
+    with InProcess(upstream, credentials=credentials, **SECRET, **TUNNEL) as gateway:
+        assert post(gateway, stream=streamed).status_code == 200
+    sent = upstream.received[0].headers
+    assert sent["x-tunnel-secret"] == "value of env:TUNNEL_SECRET"
+    assert sent["authorization"] == "Bearer value of env:KEY"
+    assert (sent["x-plain"], sent["x-env"]) == ("as it is", "env: no reference")
+    assert asked == ["env:KEY", "env:TUNNEL_SECRET"]
+
+
+@IN_BOTH_WAYS
+@pytest.mark.parametrize("where", LEAKS)
+def test_a_header_that_is_a_secret_is_not_told(where: str, streamed: bool, upstream: RecordedUpstream) -> None:
+    status, body = LEAKS[where]
+    upstream.play([json_response(body, status)])
+    with InProcess(upstream, credentials=Vault(UPSTREAM_KEY), **TUNNEL) as gateway:
+        response = post(gateway, stream=streamed)
+    assert upstream.received[0].headers["x-tunnel-secret"] == UPSTREAM_KEY
+    assert response.status_code >= 400
+    assert UPSTREAM_KEY not in response.text + str(response.headers) + str(gateway.records)
+
+
+def test_an_error_inside_a_stream_does_not_tell_it_either(upstream: RecordedUpstream) -> None:
+    upstream.play([STREAM_HEAD, piece(token("one") + error_event(f"expired: {UPSTREAM_KEY}")), FOREVER])
+    with InProcess(upstream, credentials=Vault(UPSTREAM_KEY), **TUNNEL) as gateway:
+        response = post(gateway, stream=True)
+    assert events(response)[-1]["error"]["message"] == "expired: ***"
 
 
 # --- answers that are none ---

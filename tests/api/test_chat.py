@@ -13,6 +13,7 @@ import pytest
 from lexora.core.model_map import Deployment
 from tests.support.client import HELLO, UPSTREAM_KEY, anthropic_sdk, chat_body, events, post, sdk
 from tests.support.gateway import RunningGateway, models_config, running_gateway
+from tests.support.in_process import KNOWN_PROMPT, InProcess
 from tests.support.recorded import RECORDED, STREAM_END, STREAM_HEAD, RecordedUpstream, completion, json_response, piece
 
 PNG = "iVBORw0KGgo="
@@ -226,6 +227,28 @@ def test_an_answer_without_usage_is_estimated(upstream: RecordedUpstream, door: 
     upstream.play([json_response(answer)])
     record = door.record_of(post(door).headers["x-request-id"])
     assert (record["tokens_in"], record["usage_estimated"]) == (2, 1)
+
+
+class BrokenStore:
+    """Prepared answers that cannot be read."""
+
+    async def get(self, prompt: str, variant: int) -> str | None:
+        raise OSError("the table is not there")
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_without_its_prepared_answers_a_known_prompt_is_forwarded(
+    streamed: bool, upstream: RecordedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = [STREAM_HEAD, piece(b"data: [DONE]\n\n"), STREAM_END] if streamed else [json_response(completion())]
+    upstream.play(body)
+    with InProcess(upstream, answers=BrokenStore()) as gateway:
+        response = post(gateway, messages=[{"role": "user", "content": KNOWN_PROMPT}], stream=streamed)
+    assert (response.status_code, response.headers["x-lexora-origin"]) == (200, "own")
+    (record,) = gateway.records
+    assert (record.outcome, record.origin, record.deployment) == ("completed", "own", "vllm/up")
+    said = f"request {record.request_id}: the prepared answers cannot be read: the table is not there"
+    assert [(line.levelname, line.getMessage(), line.exc_info) for line in caplog.records] == [("ERROR", said, None)]
 
 
 # --- the real llama.cpp, asked directly and through the gateway ---

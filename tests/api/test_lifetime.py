@@ -189,6 +189,30 @@ def test_a_request_may_take_longer_than_its_deployment_allows_if_it_says_so(
     assert post(door, model="brief", x_timeout=20).status_code == 200
 
 
+@pytest.mark.parametrize("x_timeout", [None, 20, 0.2])
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_no_deadline_is_later_than_the_longest(
+    x_timeout: float | None, streamed: bool, upstream: RecordedUpstream
+) -> None:
+    """Whatever the request and the deployment (600 s) say: some doors close by themselves."""
+    upstream.play([FOREVER])
+    with InProcess(upstream, max_seconds=0.4) as gateway:
+        response = post(gateway, stream=streamed, x_timeout=x_timeout)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    seconds = 0.2 if x_timeout == 0.2 else 0.4
+    assert f"within the request's {seconds:g} s" in response.json()["error"]["message"]
+    assert 990 * seconds <= gateway.records[0].duration_ms < 1000 * seconds + 500
+    upstream.wait_until_left()
+
+
+def test_a_stream_ends_with_the_longest_deadline_too(upstream: RecordedUpstream) -> None:
+    upstream.play([STREAM_HEAD, *[piece(token("tick")), Sleep(0.02)] * 1000])
+    with InProcess(upstream, max_seconds=0.4) as gateway:
+        *chunks, last = events(post(gateway, stream=True, x_timeout=20))
+    assert last["error"]["code"] == "deadline_exceeded"
+    assert set(text_of(chunks).split("tick")) == {""}
+
+
 def test_the_sdk_sees_the_deadline(upstream: RecordedUpstream, door: RunningGateway) -> None:
     upstream.play([FOREVER])
     with pytest.raises(openai.InternalServerError) as caught:

@@ -227,6 +227,24 @@ def test_a_credential_that_cannot_be_sent_is_named(
     assert "sk-1" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [None, "sk-1\n"], ids=["not set", "no key"])
+def test_a_header_that_cannot_be_sent_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.setenv("GPU_KEY", "sk-2")
+    monkeypatch.delenv("TUNNEL_SECRET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TUNNEL_SECRET", value)
+    headers = {"x-plain": "as it is", "x-tunnel-secret": "env:TUNNEL_SECRET"}
+    first = {"provider": "vllm", "model": "x", "credential": "env:GPU_KEY", "headers": headers}
+    with pytest.raises(ConfigError) as caught:
+        find(settings_of({"models": {"a": {"deployments": [first]}}}, tmp_path))
+    said = "is not set" if value is None else "holds a line break"
+    place = "models.a.deployments[0].headers: the environment variable TUNNEL_SECRET "
+    assert str(caught.value).startswith(place + said)
+    assert "sk-" not in str(caught.value)
+
+
 def test_without_a_config_own_servers_are_found(usual_ports: dict[str, int]) -> None:
     with (
         fake_server({"id": "/models/qwen", "owned_by": "vllm"}, "shared", port=usual_ports["vllm"]) as vllm,

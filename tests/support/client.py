@@ -12,14 +12,21 @@ import anthropic
 import httpx2
 import openai
 
-from tests.support.gateway import RunningGateway
-
 # The gateway's credential for its paid upstreams; nobody else may ever see it.
 UPSTREAM_KEY = "sk-upstream-0123456789"
 HELLO = {"role": "user", "content": "Hello"}
 
 
-def sdk(gateway: RunningGateway) -> openai.OpenAI:
+class Listening(Protocol):
+    """A gateway, in a process of its own or in this one."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def url(self) -> str: ...
+
+
+def sdk(gateway: Listening) -> openai.OpenAI:
     """The real SDK, without its retries: a retry would hide an error."""
     return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0)
 
@@ -33,7 +40,7 @@ def chat_body(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [HELLO], **fields}
 
 
-def post(gateway: RunningGateway, content: bytes | None = None, **fields: Any) -> httpx2.Response:
+def post(gateway: Listening, content: bytes | None = None, **fields: Any) -> httpx2.Response:
     """One chat request, read to the end of its response. Raises httpx2's error if that end is not a true one."""
     body = json.dumps(chat_body(**fields)).encode() if content is None else content
     return httpx2.post(
@@ -64,13 +71,6 @@ def text_of(chunks: list[Any]) -> str:
     """The first choice's text in the chunks of a stream."""
     deltas = [choice["delta"] for chunk in chunks if isinstance(chunk, dict) for choice in chunk.get("choices", ())]
     return "".join(delta.get("content") or "" for delta in deltas)
-
-
-class Listening(Protocol):
-    """A gateway, in a process of its own or in this one."""
-
-    @property
-    def port(self) -> int: ...
 
 
 class RawChat:

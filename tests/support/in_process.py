@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 import uvloop
@@ -17,6 +17,7 @@ from lexora.api.app import create_app
 from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.model_map import parse_model_map
+from lexora.core.ports import AnswerStore, Credentials
 from lexora.core.record import Record
 from lexora.core.routing import Routes
 from lexora.entry.server import create_server
@@ -26,8 +27,8 @@ from tests.support.recorded import RecordedUpstream, wait_until
 KNOWN_PROMPT = "日本の首都はどこですか？"
 
 
-class _Answers:
-    """One prepared answer."""
+class OneAnswer:
+    """One prepared answer to every question."""
 
     async def get(self, prompt: str, variant: int) -> str | None:
         return f"{prompt} {variant}"
@@ -39,17 +40,37 @@ class _Records(list[Record]):
     add = list.append
 
 
-class InProcess:
-    """A running application, in a thread: model `m` is behind `upstream`, nobody behind `dead`."""
+def _no_secret(reference: str, *, fresh: bool = False) -> str:
+    return ""
 
-    def __init__(self, upstream: RecordedUpstream) -> None:
+
+class InProcess:
+    """A running application, in a thread: model `m` is behind `upstream`, nobody behind `dead`.
+
+    `fields` are what the deployment of `m` has besides.
+    """
+
+    def __init__(
+        self,
+        upstream: RecordedUpstream,
+        *,
+        credentials: Credentials = _no_secret,
+        answers: AnswerStore | None = None,
+        max_seconds: float = float("inf"),
+        **fields: Any,
+    ) -> None:
         self.records = _Records()
+        self._credentials = credentials
+        self._max_seconds = max_seconds
         own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
-        models = {"m": {"deployments": [own]}, "dead": {"deployments": [{**own, "base_url": "http://127.0.0.1:9"}]}}
+        dead = {**own, "base_url": "http://127.0.0.1:9"}
+        models = {"m": {"deployments": [{**own, **fields}]}, "dead": {"deployments": [dead]}}
         catalogue = Catalogue([PreparedPrompt(id="q", prompt=KNOWN_PROMPT)])
-        self._setup = Setup(Routes(parse_model_map({"models": models}, PROVIDERS).models), catalogue, _Answers())
+        routes = Routes(parse_model_map({"models": models}, PROVIDERS).models)
+        self._setup = Setup(routes, catalogue, answers or OneAnswer())
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self._loop = uvloop.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -61,10 +82,11 @@ class InProcess:
     async def _serve(self) -> None:
         client = HttpClient()
         app = create_app(
-            Gateway(self._setup, HttpUpstream(client, lambda _, fresh=False: "")),
+            Gateway(self._setup, HttpUpstream(client, self._credentials)),
             self.records,
             allow_origins=(),
             max_body_bytes=32_000_000,
+            max_seconds=self._max_seconds,
         )
         self._server = create_server(app, keep_alive_seconds=5, shutdown_seconds=1)
         self._started.set()

@@ -1,0 +1,101 @@
+"""What a gateway looks at, and when: the setup that is in place, and the refresh that may replace it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from lexora.core.answers import Catalogue, PreparedPrompt
+from lexora.core.chat import parse_chat_request
+from lexora.core.errors import ModelNotFound, UpstreamUnreachable
+from lexora.core.gateway import Gateway, Setup
+from lexora.core.model_map import Deployment, parse_model_map
+from lexora.core.record import Record
+from lexora.core.routing import Routes
+from lexora.providers.table import PROVIDERS
+
+
+class Answers:
+    """A prepared answer to everything."""
+
+    async def get(self, prompt: str, variant: int) -> str | None:
+        return "prepared"
+
+
+class Nobody:
+    """An upstream that cannot be reached; `asked` are the models it was to be asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def complete(self, deployment: Deployment, request: Any, request_id: str) -> Any:
+        self.asked.append(deployment.model)
+        raise UpstreamUnreachable("nobody is there")
+
+    stream = complete
+
+
+def routes(*models: str) -> Routes:
+    data = {"models": {name: {"deployments": [{"provider": "vllm", "model": f"up-{name}"}]} for name in models}}
+    return Routes(parse_model_map(data, PROVIDERS).models)
+
+
+class Refreshed:
+    """A gateway that knows model `a`, until a refresh finds `found` (if anything); `looks` counts them."""
+
+    def __init__(self) -> None:
+        self.found: Routes | None = None
+        self.looks = 0
+        self.upstream = Nobody()
+        setup = Setup(routes("a"), Catalogue([PreparedPrompt(id="q", prompt="known")]), Answers())
+        self.gateway = Gateway(setup, self.upstream, self._refresh)
+
+    def _refresh(self) -> None:
+        self.looks += 1
+        if self.found is not None:
+            self.gateway.setup = self.gateway.setup._replace(routes=self.found)
+
+    def ask(self, how: str, model: str) -> None:
+        request = parse_chat_request(
+            b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % model.encode()
+        )
+        call = getattr(self.gateway, how)
+        asyncio.run(call(request, Record("id", 1.0, "chat.completions"), lambda _: None))
+
+
+@pytest.fixture
+def refreshed() -> Refreshed:
+    return Refreshed()
+
+
+def test_without_a_refresh_the_routes_are_those_of_the_setup() -> None:
+    setup = Setup(routes("a"), Catalogue([]), Answers())
+    gateway = Gateway(setup, Nobody())
+    assert gateway.routes() is setup.routes
+    gateway.setup = setup._replace(routes=routes("b"))
+    assert gateway.routes().names == ["b"]
+
+
+def test_whoever_asks_for_the_routes_gets_those_that_a_refresh_has_found(refreshed: Refreshed) -> None:
+    assert refreshed.gateway.routes().names == ["a"]
+    refreshed.found = routes("b")
+    assert refreshed.gateway.routes().names == ["b"]
+    assert refreshed.looks == 2
+
+
+@pytest.mark.parametrize("how", ["complete", "stream"])
+def test_a_request_goes_by_what_a_refresh_has_found(refreshed: Refreshed, how: str) -> None:
+    refreshed.found = routes("b")
+    with pytest.raises(UpstreamUnreachable):
+        refreshed.ask(how, "b")
+    with pytest.raises(ModelNotFound):
+        refreshed.ask(how, "a")
+    assert (refreshed.upstream.asked, refreshed.looks) == (["up-b"], 2)
+
+
+def test_a_prepared_answer_needs_no_refresh(refreshed: Refreshed) -> None:
+    """It may be slow, and a prepared answer is there at once."""
+    request = parse_chat_request(b'{"messages": [{"role": "user", "content": "known"}]}')
+    answer = asyncio.run(refreshed.gateway.prepared(request, Record("id", 1.0, "chat.completions")))
+    assert answer is not None
+    assert (answer.text, refreshed.looks) == ("prepared", 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ministack.app import main
-from ministack.services import s3
+from ministack.services import apigateway_v1, budgets, cloudfront, s3
 from ministack.services.cloudformation import provisioners
 
 _Properties = dict[str, Any]
@@ -50,6 +50,74 @@ def _mend_bucket_tags(handlers: dict[str, Callable[..., Any]]) -> None:
     handlers["update"] = lambda physical_id, old, new, *rest: tagged(update(physical_id, old, new, *rest), new)
 
 
+def _empty_buckets(handlers: dict[str, dict[str, Callable[..., Any]]]) -> None:
+    """CDK's function that empties a bucket before it is deleted is JavaScript and needs an SDK that is not here."""
+
+    def empty(bucket: str, _: _Properties) -> None:
+        if s3._bucket_tags.get(bucket, {}).get("aws-cdk:auto-delete-objects") == "true":
+            s3._buckets[bucket]["objects"].clear()
+            for key in [key for key in s3._object_versions if key[0] == bucket]:
+                del s3._object_versions[key]
+
+    handlers["Custom::S3AutoDeleteObjects"] = {
+        "create": lambda _logical_id, properties, _stack: (properties["BucketName"], {}),
+        "delete": empty,
+    }
+
+
+def _make_budgets(handlers: dict[str, dict[str, Callable[..., Any]]]) -> None:
+    """The service is there, but its stacks cannot have one."""
+
+    def create(_logical_id: str, properties: _Properties, _stack: str) -> tuple[str, _Properties]:
+        status, _, answer = budgets._create_budget(properties)
+        if status >= 400:
+            raise ValueError(answer)
+        return properties["Budget"]["BudgetName"], {}
+
+    handlers["AWS::Budgets::Budget"] = {
+        "create": create,
+        "delete": lambda name, _: budgets._delete_budget({"BudgetName": name}),
+    }
+
+
+def _mend_alarms(handlers: dict[str, Callable[..., Any]]) -> None:
+    """There are no alarms on what is calculated from metrics: here they look at the first of these."""
+    create, update = handlers["create"], handlers["update"]
+
+    def mended(properties: _Properties) -> _Properties:
+        used = [metric["MetricStat"] for metric in properties.get("Metrics", ()) if "MetricStat" in metric]
+        if not used:
+            return properties
+        rest = {name: value for name, value in properties.items() if name != "Metrics"}
+        return {**rest, **used[0]["Metric"], "Period": used[0]["Period"], "Statistic": "Sum"}
+
+    handlers["create"] = lambda logical_id, properties, stack: create(logical_id, mended(properties), stack)
+    handlers["update"] = lambda physical_id, old, new, *rest: update(physical_id, mended(old), mended(new), *rest)
+
+
+def _mend_streaming_integrations() -> None:
+    """A REST API does not find the function in the address of an integration that streams; it buffers it now."""
+    function_in = apigateway_v1._extract_lambda_ref_from_integration_uri
+    apigateway_v1._extract_lambda_ref_from_integration_uri = lambda uri: function_in(
+        uri.replace("/response-streaming-invocations", "/invocations")
+    )
+
+
+def _mend_origins() -> None:
+    """CloudFront takes no API Gateway for an origin: here it is asked on this emulator's own port."""
+    forward = cloudfront._forward_to_origin
+
+    def forward_to_api(origin: dict[str, Any], method: str, uri: str, *rest: Any) -> Any:
+        api, _, host = origin["domain_name"].partition(".")
+        if host.startswith("execute-api."):
+            here = {"domain_name": "127.0.0.1", "http_port": int(os.environ["GATEWAY_PORT"])}
+            origin = {**origin, **here, "protocol_policy": "http-only"}
+            uri = f"/_aws/execute-api/{api}{uri}"
+        return forward(origin, method, uri, *rest)
+
+    cloudfront._forward_to_origin = forward_to_api
+
+
 def _end_with_the_starter() -> None:
     """Ends this process when nobody holds the other end of standard input any more: tests may be killed."""
     sys.stdin.buffer.read()
@@ -60,4 +128,9 @@ if __name__ == "__main__":
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
     _mend_cors(provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"])
     _mend_bucket_tags(provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"])
+    _empty_buckets(provisioners._RESOURCE_HANDLERS)
+    _mend_alarms(provisioners._RESOURCE_HANDLERS["AWS::CloudWatch::Alarm"])
+    _make_budgets(provisioners._RESOURCE_HANDLERS)
+    _mend_streaming_integrations()
+    _mend_origins()
     main()

@@ -1,4 +1,4 @@
-"""Seen by every Python function that the emulator runs: layers are at /opt, as on AWS.
+"""Seen by every Python function that the emulator runs: layers are at /opt, as on AWS, and a handler may be a script.
 
 The emulator unpacks them elsewhere and says where. CDK's BucketDeployment starts /opt/awscli/aws, a Python program.
 """
@@ -23,3 +23,8 @@ class _Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 if _layers:
     subprocess.Popen = _Popen  # type: ignore[misc]
+
+if "AWS_LAMBDA_EXEC_WRAPPER" in os.environ:
+    import web_adapter
+
+    sys.meta_path.append(web_adapter.Scripts())

@@ -47,9 +47,11 @@ class Alarms(Construct):
 
 
 def _rules(settings: Settings, api: ApiStack) -> dict[str, _Rule]:
+    failing = "This door has answered 5xx five times within 5 minutes."
+    full = "Lambda had no room for a call: look at the account's concurrency."
     rules = {
-        "ServerErrors": _Rule(server_errors(api), 5, 1, "A door has answered 5xx five times within 5 minutes."),
-        "Throttles": _Rule(throttles(api), 1, 1, "Lambda had no room for a call: look at the account's concurrency."),
+        **{f"{door}ServerErrors": _Rule(metric, 5, 1, failing) for door, metric in server_errors(api).items()},
+        **{f"{door}Throttles": _Rule(metric, 1, 1, full) for door, metric in throttles(api).items()},
         "SlowAnswers": _Rule(
             ours(settings, "Ttft", "p99"), 20_000, 3, "For 15 minutes, 1 in 100 waited 20 s for a first token."
         ),

@@ -21,7 +21,14 @@ def add_dashboard(scope: Construct, settings: Settings, api: ApiStack, alarms: A
     dashboard.add_widgets(
         _graph("Requests", [ours(settings, "Requests", "Sum"), ours(settings, "Errors", "Sum")]),
         _graph("Requests by model, provider, origin, outcome", [each(settings, "Requests", "Sum")]),
-        _graph("Failures", [server_errors(api), throttles(api), ours(settings, "UpstreamFailed", "Sum")]),
+        _graph(
+            "Failures",
+            [
+                *server_errors(api).values(),
+                *throttles(api).values(),
+                ours(settings, "UpstreamFailed", "Sum"),
+            ],
+        ),
     )
     dashboard.add_widgets(
         _graph("First token, ms", [ours(settings, "Ttft", p, label=p) for p in ("p50", "p90", "p99")]),

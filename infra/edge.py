@@ -31,7 +31,7 @@ class EdgeStack(cdk.Stack):
             comment=settings.name,
             domain_names=[settings.domain] if settings.domain else None,
             certificate=_certificate(self, settings),
-            minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021,
+            minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021 if settings.domain else None,
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             default_behavior=_door(api.chat.host, settings, data),
             additional_behaviors={**site.behaviours(), **dict.fromkeys(_CHAT_PATHS, streaming)},

@@ -53,6 +53,9 @@ class PythonFunction(Construct):
             snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if snap_start else None,
             tracing=lambda_.Tracing.ACTIVE if settings.tracing else lambda_.Tracing.DISABLED,
         )
+        if snap_start:
+            published = "The doors call a published version, by its alias."
+            acknowledge(self.function, {"Annotation::@aws-cdk/aws-lambda:snapStartRequirePublish": published})
         if settings.tracing:
             acknowledge(
                 self.role, {"AwsSolutions-IAM5[Resource::*]": "X-Ray knows no resources: a trace is put or it is not."}

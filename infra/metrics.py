@@ -34,30 +34,17 @@ def each(settings: Settings, name: str, statistic: str) -> cloudwatch.MathExpres
     )
 
 
-def server_errors(api: ApiStack) -> cloudwatch.MathExpression:
-    """What either door answered with 5xx, crashes and time-outs of the functions included."""
-    return _sum(
-        "5xx",
-        api.chat.stage.metric_server_error(period=FIVE_MINUTES, statistic="Sum"),
-        api.stream.api.metric_server_error(period=FIVE_MINUTES, statistic="Sum"),
-    )
+def server_errors(api: ApiStack) -> dict[str, cloudwatch.Metric]:
+    """By door: what it answered with 5xx, crashes and time-outs of its function included."""
+    return {
+        "Chat": api.chat.stage.metric_server_error(period=FIVE_MINUTES, statistic="Sum", label="chat 5xx"),
+        "Stream": api.stream.api.metric_server_error(period=FIVE_MINUTES, statistic="Sum", label="stream 5xx"),
+    }
 
 
-def throttles(api: ApiStack) -> cloudwatch.MathExpression:
-    """Calls for which Lambda had no room."""
-    return _sum(
-        "throttled",
-        api.chat.gateway.function.metric_throttles(period=FIVE_MINUTES),
-        api.stream.gateway.function.metric_throttles(period=FIVE_MINUTES),
-    )
-
-
-def _sum(label: str, chat: cloudwatch.Metric, stream: cloudwatch.Metric) -> cloudwatch.MathExpression:
-    # A graph that shows two of these wants other names in each.
-    names = f"chat_{label}", f"stream_{label}"
-    return cloudwatch.MathExpression(
-        expression=" + ".join(f"FILL({name}, 0)" for name in names),
-        using_metrics=dict(zip(names, (chat, stream), strict=True)),
-        label=label,
-        period=FIVE_MINUTES,
-    )
+def throttles(api: ApiStack) -> dict[str, cloudwatch.Metric]:
+    """By door: calls for which Lambda had no room."""
+    return {
+        "Chat": api.chat.gateway.function.metric_throttles(period=FIVE_MINUTES, label="chat throttled"),
+        "Stream": api.stream.gateway.function.metric_throttles(period=FIVE_MINUTES, label="stream throttled"),
+    }

@@ -14,11 +14,12 @@ Properties = dict[str, Any]
 
 
 class Environment(NamedTuple):
-    """One environment's templates by stack, and what cdk-nag found."""
+    """One environment's templates by stack, and what cdk-nag and the CDK have to say."""
 
     name: str
     templates: dict[str, dict[str, Any]]
     findings: list[Any]
+    warnings: list[Any]
 
     def resources(self, stack: str, kind: str) -> dict[str, Properties]:
         """The properties of all resources of one type (`S3::Bucket`), by logical id."""
@@ -60,7 +61,19 @@ def synthesise(folder: Path, settings: Mapping[str, str]) -> Environment:
     build({}, context_of(settings), str(folder)).synth()
     name = settings.get("environment", "dev")
     templates = {stack: json.loads((folder / f"Lexora-{name}-{stack}.template.json").read_text()) for stack in STACKS}
-    return Environment(name, templates, json.loads((folder / "validation-report.json").read_text())["pluginReports"])
+    findings = json.loads((folder / "validation-report.json").read_text())["pluginReports"]
+    return Environment(name, templates, findings, _warnings(folder))
+
+
+def _warnings(folder: Path) -> list[Any]:
+    """What the CDK itself has to say against the application."""
+    return [
+        entry["data"]
+        for file in folder.glob("*.metadata.json")
+        for entries in json.loads(file.read_text()).values()
+        for entry in entries
+        if entry["type"] in ("aws:cdk:warning", "aws:cdk:error")
+    ]
 
 
 def text(value: Any) -> str:

@@ -41,6 +41,11 @@ def test_cdk_nag_finds_nothing(dev: Environment, prod: Environment) -> None:
     assert prod.findings == []
 
 
+def test_the_cdk_warns_of_nothing(dev: Environment, prod: Environment) -> None:
+    assert dev.warnings == []
+    assert prod.warnings == []
+
+
 @pytest.mark.parametrize("environment", ["dev", "prod"])
 def test_cdk_nag_looks_and_every_acknowledgement_is_needed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, environment: str

@@ -8,33 +8,46 @@ from lexora.adapters import emf
 from tests.infra.synthesis import Environment, text
 
 
-def metric_names(alarm: dict[str, Any]) -> set[str]:
-    metrics = alarm.get("Metrics") or [{"MetricStat": {"Metric": alarm}}]
-    return {it["MetricStat"]["Metric"]["MetricName"] for it in metrics if "MetricStat" in it}
+def metric(alarm: dict[str, Any]) -> dict[str, Any]:
+    """What an alarm looks at; a metric with a label stands in a list."""
+    if "Metrics" not in alarm:
+        return alarm
+    (only,) = alarm["Metrics"]
+    return {**only["MetricStat"], **only["MetricStat"]["Metric"]}
 
 
 @pytest.mark.parametrize(
-    ("name", "metrics", "threshold", "seconds", "periods"),
+    ("name", "metric_name", "threshold", "seconds", "periods"),
     [
-        ("ServerErrors", {"5xx", "5XXError"}, 5, 300, 1),
-        ("Throttles", {"Throttles"}, 1, 300, 1),
-        ("SlowAnswers", {"Ttft"}, 20_000, 300, 3),
-        ("UpstreamFailed", {"UpstreamFailed"}, 5, 300, 2),
-        ("ModelMapRefused", {"ModelMapRefused"}, 1, 300, 1),
-        ("DailySpend", {"CostUsd"}, 10, 86_400, 1),
+        ("ChatServerErrors", "5xx", 5, 300, 1),
+        ("StreamServerErrors", "5XXError", 5, 300, 1),
+        ("ChatThrottles", "Throttles", 1, 300, 1),
+        ("StreamThrottles", "Throttles", 1, 300, 1),
+        ("SlowAnswers", "Ttft", 20_000, 300, 3),
+        ("UpstreamFailed", "UpstreamFailed", 5, 300, 2),
+        ("ModelMapRefused", "ModelMapRefused", 1, 300, 1),
+        ("DailySpend", "CostUsd", 10, 86_400, 1),
     ],
 )
-def test_alarms(dev: Environment, name: str, metrics: set[str], threshold: float, seconds: int, periods: int) -> None:
+def test_alarms(dev: Environment, name: str, metric_name: str, threshold: float, seconds: int, periods: int) -> None:
     alarm = dev.one("Ops", "CloudWatch::Alarm", f"Alarms{name}")
-    assert metric_names(alarm) == metrics
+    looked_at = metric(alarm)
+    assert (looked_at["MetricName"], looked_at["Period"]) == (metric_name, seconds)
     assert (alarm["Threshold"], alarm["EvaluationPeriods"]) == (threshold, periods)
     assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
     assert alarm["TreatMissingData"] == "notBreaching"
-    periods_seconds = [it["MetricStat"]["Period"] for it in alarm.get("Metrics", []) if "MetricStat" in it]
-    assert set(periods_seconds or [alarm["Period"]]) == {seconds}
     for told in ("AlarmActions", "OKActions"):
         (topic,) = alarm[told]
         assert topic["Ref"] in dev.resources("Ops", "SNS::Topic")
+
+
+@pytest.mark.parametrize("door", ["Chat", "Stream"])
+def test_each_door_has_its_own_alarms(dev: Environment, door: str) -> None:
+    for name, dimension in (("ServerErrors", "Api"), ("Throttles", "FunctionName")):
+        alarm = dev.one("Ops", "CloudWatch::Alarm", f"Alarms{door}{name}")
+        values = [it["Value"] for it in metric(alarm)["Dimensions"] if it["Name"].startswith(dimension)]
+        assert all(door in text(value) or text(value) == "lexora-dev-stream" for value in values)
+        assert values
 
 
 def test_the_slowest_hundredth_counts(dev: Environment) -> None:

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from infra.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-_CLIENTS = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
+_CLIENTS = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=30)
 
 
 class Problem(Exception):

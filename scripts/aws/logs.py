@@ -19,15 +19,15 @@ def tail(account: Account, since: str, *, follow: bool) -> None:
     groups = [value for key, value in sorted(account.outputs("Api").items()) if key.endswith("LogGroupName")]
     client = account.client("logs")
     start = int((time.time() - _seconds(since)) * 1000)
-    seen: set[str] = set()
+    seen: set[tuple[Any, ...]] = set()
     while True:
         events = [event for group in groups for event in _events(client, group, start)]
         for event in sorted(events, key=lambda event: int(event["timestamp"])):
-            if event["eventId"] not in seen:
+            if _identity(event) not in seen:
                 print(_line(event), flush=True)
         if not follow:
             return
-        seen = {event["eventId"] for event in events}
+        seen = {_identity(event) for event in events}
         start = max([start, *(event["timestamp"] - _LATE_MS for event in events)])
         time.sleep(_LOOK_AGAIN_SECONDS)
 
@@ -35,6 +35,10 @@ def tail(account: Account, since: str, *, follow: bool) -> None:
 def _events(client: Any, group: str, start: int) -> Iterator[dict[str, Any]]:
     for page in client.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=start):
         yield from page["events"]
+
+
+def _identity(event: dict[str, Any]) -> tuple[Any, ...]:
+    return event["logStreamName"], event["timestamp"], event["message"]
 
 
 def _line(event: dict[str, Any]) -> str:

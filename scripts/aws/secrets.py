@@ -13,13 +13,13 @@ def set_secret(account: Account, name: str) -> None:
     known = account.settings.secrets
     if name not in known:
         raise Problem(
-            f"there is no secret {name or 'without a NAME'} in {account.environment}, only {', '.join(known)}; "
-            "others are listed under `secrets` in cdk.json and made by make deploy"
+            f"NAME={name}: {account.environment} has the secrets {', '.join(known)}; "
+            "another one is added under `secrets` in cdk.json and made by make deploy"
         )
     has_value(account, name)  # raises before anybody has typed for nothing
     value = _read_value(name)
     account.client("secretsmanager").put_secret_value(SecretId=_id(account, name), SecretString=value)
-    say(f"{_id(account, name)} is set; functions that run with another value change when the provider refuses that one")
+    say(f"{_id(account, name)} is set; functions that run look again when a provider refuses the value they have")
 
 
 def has_value(account: Account, name: str) -> bool:

@@ -17,11 +17,11 @@ AWS = $(VENV)/bin/python -m scripts.aws
 CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help run reload test test-all lint format bench lock clean
+.PHONY: help run reload test test-all lint format bench bench-lambda lock clean
 .PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=file.gguf, DATA=dir
 	@exec $(SERVE)
@@ -46,6 +46,9 @@ format: $(VENV)/dev ## put the code into its form
 
 bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm-router) first
 	@$(VENV)/bin/python -m bench.run $(ARGS)
+
+bench-lambda: $(VENV)/dev $(VENV)-bench-lambda/installed ## measure a cold start against bare imports and a peer, and the zip
+	@$(VENV)/bin/python -m bench.cold_start $(ARGS)
 
 synth: $(VENV)/cdk ## write what would be deployed to cdk.out; ENV=dev
 	@$(CDK)
@@ -88,7 +91,7 @@ lock: ## pin every dependency again, with hashes
 		--no-audit --no-fund
 
 clean: ## remove what was installed and built, but no data
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-lock bench/build *.egg-info node_modules cdk.out
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-bench-lambda $(VENV)-lock bench/build *.egg-info node_modules cdk.out
 
 # The stamps say which lock file an environment was made from.
 $(VENV)/bin/pip:
@@ -117,4 +120,10 @@ $(VENV)/aws: requirements-cdk.txt $(VENV)/service
 $(VENV)/cdk: package.json package-lock.json $(VENV)/aws
 	@echo "installing the CDK's command line into node_modules (once)" >&2
 	@PATH="$(abspath $(VENV)/bin):$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# What the functions have, and the packages of their peer.
+$(VENV)-bench-lambda/installed: requirements-lambda.txt bench/requirements-lambda.txt | $(VENV)/bin/pip
+	@$(VENV)/bin/python -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes $(addprefix -r ,$^)
 	@touch $@

@@ -1,6 +1,7 @@
 """What a benchmark run found: outcomes with verdicts, printed and written as JSON."""
 
 import json
+import operator
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 from bench.servers import HERE, ROOT
 
+_RELATIONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "==": operator.eq}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -18,7 +21,7 @@ class Verdict:
 
     name: str
     value: float
-    relation: Literal[">=", "<=", "=="]
+    relation: Literal[">=", "<=", "<", "=="]
     target: float
     unit: str = ""
     calm: bool = True  # False: other work disturbed every round
@@ -26,11 +29,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether the figure meets its target."""
-        if self.relation == ">=":
-            return self.value >= self.target
-        if self.relation == "<=":
-            return self.value <= self.target
-        return self.value == self.target
+        return bool(_RELATIONS[self.relation](self.value, self.target))
 
     def line(self, valid: bool) -> str:
         """The line that is printed of it."""
@@ -64,8 +63,8 @@ class Outcome:
         print(flush=True)
 
 
-def machine() -> dict[str, object]:
-    """What the figures depend on: processor, system, revision, peer."""
+def machine(peers: Path = HERE / "requirements.in") -> dict[str, object]:
+    """What the figures depend on: processor, system, revision, and the peers that a file names."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -77,7 +76,7 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "peer": (HERE / "requirements.in").read_text().strip(),
+        "peer": peers.read_text().strip(),
         "revision": revision.stdout.strip() if revision.returncode == 0 else None,
     }
 

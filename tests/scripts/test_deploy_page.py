@@ -1,0 +1,70 @@
+"""docs/deploy.md and the READMEs against the code: what they name is there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Settings
+from lexora.entry.model_map import read_model_map
+from tests.support.gateway import ROOT
+
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", ["docs/deploy.md", "README.md", "README.ja.md"])
+def test_every_target_that_is_named_exists(page: str) -> None:
+    named = set(re.findall(r"(?:`|^|: )make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
+    assert {"deploy", "destroy", "bootstrap", "logs", "config-push", "secrets-set"} <= named
+    assert named <= TARGETS
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| (`[a-z_`, ]+`) \| ([^|]+?) \|", section("Settings"), re.MULTILINE))
+    listed = {name: default for names, default in rows.items() for name in re.findall(r"[a-z_]+", names)}
+    assert listed.keys() == Settings.model_fields.keys() - {"environment"}
+    for name, default in listed.items():
+        value = getattr(Settings(), name)
+        if isinstance(value, bool | int | float):
+            assert re.match(rf"{json.dumps(value).removesuffix('.0')}\b", default), name
+        elif isinstance(value, str):
+            assert f"`{value}`" in default, name
+        elif value:
+            assert default == ", ".join(f"`{item}`" for item in value), name
+        else:
+            assert default in ("none", "AWS's"), name
+
+
+def test_the_model_map_is_valid_and_its_secrets_are_in_the_settings_shown() -> None:
+    model_map, cdk_json = re.findall(r"```json\n(.+?)```", section("Your own models"), re.DOTALL)
+    deployments = read_model_map(model_map, "docs/deploy.md").models["chat"].deployments
+    needed = {reference.removeprefix("env:") for deployment in deployments for reference in deployment.references}
+    assert needed <= set(Settings(**json.loads(f"{{{cdk_json}}}")["dev"]).secrets)
+
+
+def test_the_rights_name_what_the_scripts_call() -> None:
+    policy = json.loads(re.findall(r"```json\n(.+?)```", section("Rights"), re.DOTALL)[0])
+    allowed = {action for statement in policy["Statement"] for action in as_list(statement["Action"])}
+    assert "*" not in "".join(allowed)
+    calls = {
+        "describe_stacks": "cloudformation:DescribeStacks",
+        "get_object": "s3:GetObject",
+        "put_object": "s3:PutObject",
+        "describe_secret": "secretsmanager:DescribeSecret",
+        "put_secret_value": "secretsmanager:PutSecretValue",
+        "filter_log_events": "logs:FilterLogEvents",
+    }
+    assert allowed == {*calls.values(), "sts:AssumeRole", "sts:TagSession", "s3:ListBucket"}
+    source = "".join(path.read_text() for path in Path(ROOT / "scripts" / "aws").glob("*.py"))
+    called = set(re.findall(r'client\("[a-z0-9]+"\)\.([a-z_]+)\(|client\.get_paginator\("([a-z_]+)"\)', source))
+    assert {one or other for one, other in called} == {*calls, "get_caller_identity"}  # which everybody may
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"\n## {heading}")[2].partition("\n## ")[0]
+
+
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value

@@ -33,9 +33,7 @@ class EmfMetrics:
         metrics.flush_metrics()
 
     def _metrics(self) -> AmazonCloudWatchEMFProvider:
-        metrics = AmazonCloudWatchEMFProvider(
-            namespace=NAMESPACE, service=SERVICE, metric_set={}, dimension_set={}, metadata_set={}
-        )
+        metrics = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=SERVICE)
         metrics.add_dimension("service", SERVICE)
         metrics.add_dimension("environment", self._environment)
         return metrics

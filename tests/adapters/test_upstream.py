@@ -246,16 +246,19 @@ def test_a_secret_that_is_refused_is_looked_up_again_and_the_call_repeated(
 
 
 @IN_BOTH_WAYS
-def test_a_secret_that_is_still_refused_is_not_looked_up_twice(streamed: bool, upstream: RecordedUpstream) -> None:
+def test_a_call_is_repeated_once_however_often_the_secret_changes(streamed: bool, upstream: RecordedUpstream) -> None:
     upstream.play([UNAUTHORIZED])
-    vault = Vault("sk-old")
-    with InProcess(upstream, credentials=vault, **SECRET) as gateway:
-        post(gateway, stream=streamed)
-        upstream.play([UNAUTHORIZED])
-        vault.value = "sk-new"
+    vault = Vault("sk-0")
+
+    def changing(reference: str, *, fresh: bool = False) -> str:
+        vault.value = f"sk-{len(vault.asked)}"
+        return vault(reference, fresh=fresh)
+
+    with InProcess(upstream, credentials=changing, **SECRET) as gateway:
         response = post(gateway, stream=streamed)
     assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_credential_refused")
-    assert [received.headers["authorization"] for received in upstream.received] == ["Bearer sk-old", "Bearer sk-new"]
+    assert [received.headers["authorization"] for received in upstream.received] == ["Bearer sk-0", "Bearer sk-1"]
+    assert vault.asked == [False, True]
 
 
 @IN_BOTH_WAYS

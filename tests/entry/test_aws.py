@@ -191,11 +191,11 @@ def test_a_body_may_come_as_base64(function: Function, upstream: RecordedUpstrea
 def test_a_connection_that_was_closed_while_the_function_slept_costs_nobody_an_error(
     function: Function, upstream: RecordedUpstream
 ) -> None:
-    upstream.play([HELLO_JSON, Close()], [HELLO_JSON])
+    upstream.play([HELLO_JSON, Sleep(0.1), Close()], [HELLO_JSON])
     assert function.chat().status == 200
-    upstream.wait_until_received()
-    time.sleep(0.05)
+    time.sleep(0.2)
     assert function.chat().status == 200
+    assert upstream.connections == 2
 
 
 def test_a_connection_outlives_a_request(function: Function, upstream: RecordedUpstream) -> None:

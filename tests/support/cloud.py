@@ -225,5 +225,9 @@ def running_function(
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         os.close(reading)

@@ -1,5 +1,6 @@
 """Runs ministack with what its CloudFormation lacks. A program of its own: tests.support.emulator starts it."""
 
+import contextvars
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ministack.app import main
+from ministack.core import iam_evaluator
 from ministack.services import apigateway_v1, budgets, cloudfront, s3
 from ministack.services.cloudformation import provisioners
 
@@ -104,7 +106,17 @@ def _mend_streaming_integrations() -> None:
 
 
 def _mend_origins() -> None:
-    """CloudFront takes no API Gateway for an origin: here it is asked on this emulator's own port."""
+    """CloudFront takes no API Gateway for an origin: here it is asked on this emulator's own port.
+
+    And it asks S3 by TLS, which a bucket may insist on, even where tests ask CloudFront without.
+    """
+    allows = s3._cloudfront_origin_allows
+    s3._cloudfront_origin_allows = lambda *of: contextvars.copy_context().run(allows_by_tls, *of)
+
+    def allows_by_tls(*of: Any) -> bool:
+        iam_evaluator._request_origin.set(("127.0.0.1", True))
+        return bool(allows(*of))
+
     forward = cloudfront._forward_to_origin
 
     def forward_to_api(origin: dict[str, Any], method: str, uri: str, *rest: Any) -> Any:

@@ -28,8 +28,11 @@ class Account:
     """
 
     def __init__(self, environment: str) -> None:
-        """Raises SettingsError if the environment's name or settings cannot be used."""
-        context = json.loads((ROOT / "cdk.json").read_bytes())["context"]
+        """Raises SettingsError or Problem if the environment's name or settings cannot be used."""
+        try:
+            context = json.loads((ROOT / "cdk.json").read_bytes()).get("context", {})
+        except ValueError as error:
+            raise Problem(f"cdk.json: not valid JSON: {error}") from None
         self.settings = read_settings({**context, "environment": environment}.get, os.environ)
         self.environment = self.settings.environment
         # boto3 does not read AWS_REGION, which the CDK prefers: both shall mean the same place.

@@ -42,7 +42,7 @@ def destroy(account: Account, arguments: str) -> None:
     """Deletes the environment's stacks."""
     force = ["--force"] if _unattended("destroy asks before it deletes") else []
     if all(account.find_outputs(account.stack(part)) is None for part in _PARTS):
-        raise account.not_deployed("Api")
+        raise Problem(f"there are no stacks of {account.settings.name} in account {account.id}, {account.region}")
     say(f"destroying {account.settings.name} in account {account.id}, {account.region}")
     _run_app(account, "destroy", arguments, "--all", *force)
     left = [account.stack(part) for part in _PARTS if account.find_outputs(account.stack(part)) is not None]
@@ -58,7 +58,7 @@ def bootstrap(account: Account, arguments: str) -> None:
     """Prepares the account and region for the CDK; once for all environments."""
     place = f"aws://{account.id}/{account.region}"
     with tempfile.TemporaryDirectory() as elsewhere:  # in the app's folder the CDK would synthesise it first
-        _run(account, "bootstrap", [place, *shlex.split(arguments)], Path(elsewhere))
+        _run(account, "bootstrap", [place, *_split(arguments)], Path(elsewhere))
 
 
 def urls(account: Account) -> None:
@@ -99,10 +99,17 @@ def _require_bootstrap(account: Account) -> None:
         )
 
 
+def _split(arguments: str) -> list[str]:
+    try:
+        return shlex.split(arguments)
+    except ValueError as error:
+        raise Problem(f"ARGS={arguments}: {error}") from None
+
+
 def _run_app(account: Account, command: str, arguments: str, *options: str) -> None:
     app = f"{shlex.quote(sys.executable)} app.py"
     environment = f"environment={account.environment}"
-    _run(account, command, ["--app", app, "-c", environment, *options, *shlex.split(arguments)], ROOT)
+    _run(account, command, ["--app", app, "-c", environment, *options, *_split(arguments)], ROOT)
 
 
 def _run(account: Account, command: str, arguments: list[str], folder: Path) -> None:

@@ -239,6 +239,26 @@ def test_a_broken_model_map_is_refused_with_its_exact_place(
     assert dev.model_map == models(chat=OWN)
 
 
+def test_what_somebody_else_has_just_uploaded_is_not_overwritten(dev: Imitated, tmp_path: Path) -> None:
+    dev.put_map(models(chat=OWN))
+    # The patch is longer than a pipe holds: the command cannot go on before it is read.
+    (tmp_path / "map.json").write_bytes(models(**{f"model-{number}": OWN for number in range(2000)}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.aws", "config-push", "--environment", dev.name, f"{tmp_path}/map.json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment_of(dev.emulator),
+        cwd=ROOT,
+    )
+    assert process.stdout and process.stdout.read(1)
+    dev.put_map(models(theirs=OWN))
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err == "lexora: somebody else has just changed the model map; look at theirs, then push again\n"
+    assert dev.model_map == models(theirs=OWN)
+
+
 def test_secrets_that_a_model_map_lacks_are_named(dev: Imitated, tmp_path: Path) -> None:
     header = {"headers": {"cf-access-client-secret": "env:TUNNEL"}, "credential": "env:GPU_API_KEY"}
     (tmp_path / "map.json").write_bytes(models(chat={**OWN, **header}))
@@ -386,11 +406,16 @@ def test_without_credentials(emulator: Emulator, target: str) -> None:
     assert refused(run_target(emulator, target, **without)).startswith("there are no AWS credentials; log in first")
 
 
-@pytest.mark.parametrize("target", [target for target in TARGETS if target not in ("deploy", "diff")])
+@pytest.mark.parametrize("target", [target for target in TARGETS if target not in ("deploy", "diff", "destroy")])
 def test_an_environment_that_is_not_deployed(emulator: Emulator, target: str) -> None:
     line = refused(run_target(emulator, target))
     assert re.match(r"there is no (stack Lexora-nowhere-(Data|Api|Edge)|secret /lexora/nowhere/GPU_API_KEY) in ", line)
     assert line.endswith(f"account {ACCOUNT}, {REGION}; deploy it with: make deploy ENV=nowhere")
+
+
+def test_an_environment_that_is_destroyed_already(emulator: Emulator) -> None:
+    line = refused(run_target(emulator, "destroy"))
+    assert line == f"there are no stacks of lexora-nowhere in account {ACCOUNT}, {REGION}"
 
 
 @pytest.mark.parametrize("target", ["deploy", "diff"])
@@ -409,6 +434,10 @@ def test_nobody_to_ask(emulator: Emulator, target: str) -> None:
 @pytest.mark.parametrize("target", ["synth", "destroy"])
 def test_a_name_that_no_environment_can_have(emulator: Emulator, target: str) -> None:
     assert "environment" in refused(run_target(emulator, target, "ENV=No Name"))
+
+
+def test_arguments_with_an_open_quote(emulator: Emulator) -> None:
+    assert refused(run_target(emulator, "synth", 'ARGS=-c "open')) == 'ARGS=-c "open: No closing quotation'
 
 
 def test_no_region(emulator: Emulator) -> None:

@@ -109,7 +109,8 @@ class _Aws:
             log.error("the secret %s cannot be read: %s", name, error)  # noqa: TRY400 - not a bug
             raise CredentialMissing(f"The key {name} cannot be read at the moment. Try again soon.") from None
         if not (secret and secret.isascii() and secret.isprintable()):
-            raise CredentialMissing(f"The key {name} is not set. Set it with: make secrets-set NAME={name}")
+            how = f"make secrets-set ENV={self._variables.lexora_environment} NAME={name}"
+            raise CredentialMissing(f"The key {name} is not set. Set it with: {how}")
         return secret
 
 

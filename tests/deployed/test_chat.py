@@ -78,7 +78,7 @@ def test_a_secret_that_is_not_set(dev: Environment, door: str) -> None:
         client.chat.completions.create(model="paid", messages=HELLO)
     assert failed.value.status_code == 503
     assert failed.value.code == "credential_missing"
-    assert "make secrets-set NAME=OPENAI_API_KEY" in failed.value.message
+    assert "NAME=OPENAI_API_KEY" in failed.value.message
 
 
 @EVERY_DOOR

@@ -14,6 +14,7 @@ from tests.support.recorded import RecordedUpstream
 
 CHANGED = "q1_capital"  # the prompt whose answer 0 is another one in the assembly `changed`
 NEW_ANSWER = "日本の首都は、いまも東京です。"
+BROKEN = b'{"models": {"tiny": {"deployments": [{"provider": "nobody", "model": "tiny-chat"}]}}}'
 
 
 class Deployed(NamedTuple):
@@ -37,16 +38,14 @@ def deployed(
 
     Both have a model map of their operator's: `tiny` is a real llama.cpp, `m` is the recorded upstream, both asked with
     the secret GPU_API_KEY; `open` is llama.cpp without; nobody is behind `dead`; `paid` needs a secret that is not set.
+    When blue's buffered door had read its map, the operator broke it: it has half a minute to notice.
     """
     folder = tmp_path_factory.mktemp("deployed")
     cdk = Cdk(emulator, folder)
     cdk.bootstrap()
     before = inventory(emulator)
-    changed = copy_checkout(folder / "changed")
-    answer = changed / "static_responses" / "responses" / CHANGED / "0.json"
-    answer.write_text(json.dumps({"response": NEW_ANSWER}))
     dev = {"ALLOW_ORIGINS": ORIGIN}
-    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue"}), "changed": (changed, dev)})
+    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue"})})
     cdk.deploy("dev", "blue")
     both = [Environment(name, emulator, cdk.outputs(name)) for name in ("dev", "blue")]
     first = {environment.name: (environment.answers(), environment.model_map()) for environment in both}
@@ -54,6 +53,14 @@ def deployed(
     model_map = json.dumps(_model_map(llamacpp.base_url, _upstream.base_url)).encode()
     for environment in both:
         environment.put_model_map(model_map)
+    with both[1].client("chat") as client:
+        assert client.get("/v1/models").status_code == 200
+    both[1].put_model_map(BROKEN)
+    # Needed last of all, but now blue is waited for anyway.
+    changed = copy_checkout(folder / "changed")
+    answer = changed / "static_responses" / "responses" / CHANGED / "0.json"
+    answer.write_text(json.dumps({"response": NEW_ANSWER}))
+    cdk.synth({"changed": (changed, dev)})
     yield Deployed(cdk, *both, before, first)
 
 

@@ -49,7 +49,7 @@ def test_two_environments_share_nothing(dev: Environment, blue: Environment) -> 
                 (item["ResourceType"], item["PhysicalResourceId"])
                 for page in pages
                 for item in page
-                # A custom resource, a version or an alias has a name within its function; the seed's is always the same.
+                # The seed's name is for CloudFormation alone, and always the same.
                 if not item["ResourceType"].startswith("Custom::LexoraSeed")
             }
         )

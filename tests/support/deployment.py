@@ -1,4 +1,4 @@
-"""The application deployed to ministack by the CDK's own command line, and how clients, operators and tests reach it."""
+"""The application deployed to ministack by the CDK's own command line, and how clients and operators reach it."""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """GET /responses/{id}/{k}.json: a prepared answer as the CDN serves it."""
 
+import logging
 import time
 import zlib
 
@@ -7,12 +8,14 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, headers_of, send
-from lexora.core.errors import NotFound
+from lexora.core.errors import AnswersUnavailable, NotFound
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
 from lexora.core.record import Record, RequestIds
 
 _CACHE = (b"cache-control", b"public, max-age=300, stale-while-revalidate=86400")
+
+log = logging.getLogger("lexora")
 
 
 class AnswerEndpoint:
@@ -29,7 +32,11 @@ class AnswerEndpoint:
         setup = self._gateway.setup
         entry = setup.catalogue.by_id(prompt_id)
         known = entry is not None and variant in map(str, range(entry.variants))
-        text = await setup.answers.get(entry.prompt, int(variant)) if entry is not None and known else None
+        try:
+            text = await setup.answers.get(entry.prompt, int(variant)) if entry is not None and known else None
+        except OSError as error:
+            log.error("the prepared answers cannot be read: %s", error)  # noqa: TRY400 - not a bug
+            raise AnswersUnavailable("The prepared answers cannot be read at the moment. Try again soon.") from None
         if entry is None or text is None:
             raise NotFound(f"There is no prepared answer {prompt_id}/{variant}.")
         body = msgspec.json.encode({"response": text})

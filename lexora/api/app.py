@@ -1,6 +1,5 @@
 """The ASGI application: the whole route table on one screen."""
 
-import random
 import time
 from collections.abc import Awaitable, Collection
 
@@ -39,7 +38,7 @@ def create_app(
     own name was made to point here (DNS rebinding).
     """
     started_at = time.time()
-    request_ids = RequestIds(random.getrandbits(48))
+    request_ids = RequestIds()
     chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes, max_seconds)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)

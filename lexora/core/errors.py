@@ -10,6 +10,7 @@ LexoraError
 │   ├── PayloadTooLarge      413
 │   └── UnsupportedMediaType 415
 ├── NoModelConnected         503   there is nothing to forward to
+├── AnswersUnavailable       503   the store of the prepared answers does not answer
 ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
 └── UpstreamError            …     what became of a call to an upstream
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
@@ -92,6 +93,12 @@ class NoModelConnected(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "no_model_connected"
+
+
+class AnswersUnavailable(LexoraError):
+    status = 503
+    type = "service_unavailable"
+    default_code = "answers_unavailable"
 
 
 class DeadlineExceeded(LexoraError):

@@ -1,5 +1,6 @@
 """The one record of a request. Logs, stats, usage and budgets all derive from it."""
 
+from random import SystemRandom
 from typing import Literal
 
 import msgspec
@@ -44,16 +45,26 @@ class Record(msgspec.Struct, gc=False):
     context_tail: str = ""
 
 
+_system_random = SystemRandom()
+
+
+def _digits(process: int) -> str:
+    return f"{process & (1 << 48) - 1:012x}"
+
+
 class RequestIds:
     """Makes request ids: 32 hex digits that sort by time and are unique across processes.
 
-    Milliseconds since the epoch (12 digits), `process` (48 random bits, 12 digits), a count (8 digits).
+    Milliseconds since the epoch (12 digits), `process` (48 bits, 12 digits), a count (8 digits).
     """
 
-    def __init__(self, process: int) -> None:
-        self._process = f"{process & (1 << 48) - 1:012x}"
+    def __init__(self, process: int | None = None) -> None:
+        self._process = "" if process is None else _digits(process)
         self._count = 0
 
     def new(self, now: float) -> str:
+        if not self._process:
+            # Not sooner, and not from `random`: a process may have been copied after its start (Lambda's SnapStart).
+            self._process = _digits(_system_random.getrandbits(48))
         self._count = (self._count + 1) & 0xFFFFFFFF
         return f"{int(now * 1e3):012x}{self._process}{self._count:08x}"

@@ -31,11 +31,17 @@ class Routes:
     """The model map, ready for look-ups. Immutable: a reload makes a new one."""
 
     def __init__(
-        self, models: Mapping[str, Route], *, default_model: str | None = None, wildcards: tuple[Wildcard, ...] = ()
+        self,
+        models: Mapping[str, Route],
+        *,
+        default_model: str | None = None,
+        wildcards: tuple[Wildcard, ...] = (),
+        how_to_connect: str = HOW_TO_CONNECT,
     ) -> None:
         self.models = models
         self.default_model = default_model or next(iter(models), None)
         self.wildcards = wildcards
+        self._how_to_connect = how_to_connect
         self._find_wildcard = lru_cache(maxsize=256)(self._match_wildcards)
         self._routes: dict[str, list[Deployment]] = {}
         for name, route in models.items():
@@ -63,7 +69,7 @@ class Routes:
         Raises InvalidRequest, ModelNotFound or NoModelConnected.
         """
         if not self._routes and not self.wildcards:
-            raise NoModelConnected(HOW_TO_CONNECT)
+            raise NoModelConnected(self._how_to_connect)
         name = model or self.default_model
         if name is None:
             raise InvalidRequest("The field 'model' is required.", param="model", code="missing_required_field")

@@ -37,13 +37,15 @@ from lexora.entry.errors import ConfigError
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mangum import Mangum
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from lexora.adapters.s3 import S3Object
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
-    from lexora.core.model_map import Deployment
+    from lexora.core.model_map import Deployment, Route
     from lexora.core.ports import ChunkStream, Completion, Upstream
 
 # API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
@@ -137,11 +139,16 @@ class _LazyUpstream:
 class _ModelMap:
     """Keeps a gateway's routes at what the model map in the bucket says, or said when it was last valid."""
 
-    def __init__(self, aws: _Aws, metrics: EmfMetrics) -> None:
+    def __init__(self, aws: _Aws, metrics: EmfMetrics, environment: str) -> None:
         self._aws = aws
         self._metrics = metrics
+        self._environment = environment
         self._look_again_at = 0.0
         self.gateway: Gateway | None = None
+
+    def routes(self, models: Mapping[str, Route]) -> Routes:
+        how = f"make config-push ENV={self._environment} FILE=model_map.json"
+        return Routes(models, how_to_connect=f"No model is connected. Put a model map with deployments in force: {how}")
 
     def refresh(self) -> None:
         """Looks whether the file has changed, if it has not just been done. Never raises: the last good one serves."""
@@ -151,7 +158,7 @@ class _ModelMap:
 
         try:
             data = self._aws.model_map.read()
-            routes = None if data is None else Routes(read_model_map(data, "model_map.json").models)
+            routes = None if data is None else self.routes(read_model_map(data, "model_map.json").models)
         except (OSError, ConfigError) as error:
             log.error("the model map is refused, the last good one serves: %s", error)  # noqa: TRY400 - not a bug
             self._metrics.count("ModelMapRefused")
@@ -169,8 +176,8 @@ def create_application() -> ASGIApp:
     aws = _Aws(variables)
     metrics = EmfMetrics(variables.lexora_environment)
     dynamodb = aws.client("dynamodb")
-    model_map = _ModelMap(aws, metrics)
-    setup = Setup(Routes({}), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
+    model_map = _ModelMap(aws, metrics, variables.lexora_environment)
+    setup = Setup(model_map.routes({}), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
     gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), model_map.refresh)
     ledger = DirectLedger(
         [

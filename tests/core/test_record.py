@@ -1,5 +1,6 @@
 """Request ids: unique, and in the order of time."""
 
+import random
 import re
 
 from lexora.core.record import RequestIds
@@ -23,6 +24,13 @@ def test_ids_sort_by_time_and_within_a_millisecond_by_their_order() -> None:
 def test_ids_of_two_processes_differ() -> None:
     first, second = RequestIds(1), RequestIds(2)
     assert not {first.new(NOW) for _ in range(100)} & {second.new(NOW) for _ in range(100)}
+
+
+def test_ids_of_two_copies_of_a_process_differ() -> None:
+    state = random.getstate()
+    first = RequestIds().new(NOW)
+    random.setstate(state)
+    assert RequestIds().new(NOW) != first
 
 
 def test_a_process_that_runs_for_years_makes_ids_of_the_same_length() -> None:

@@ -416,6 +416,7 @@ def test_without_a_model_map_prepared_answers_are_served(emulator: Emulator, sta
     function = start(cloud, nowhere("S3") if how == "S3 down" else None)
     answer = function.chat()
     assert (answer.status, answer.error_code) == (503, "no_model_connected")
+    assert "make config-push ENV=dev" in answer.json()["error"]["message"]
     assert function.chat(**ASK_CAPITAL).status == 200
     assert [line["level"] for line in function.log() if "refused" in line["message"]] == ["ERROR"]
     assert function.call("GET", "/health").json()["models"] == 0
@@ -492,10 +493,18 @@ def test_without_its_tables_it_forwards_and_says_what_is_lost(own_cloud: Cloud, 
     assert said[0]["message"].startswith(f"request {request_id}: the prepared answers cannot be read: table ")
     assert function.line_of(answer)["outcome"] == "completed"
     file = function.call("GET", "/responses/q1/0.json")
+    assert (file.status, file.error_code) == (503, "answers_unavailable")
+
+
+def test_what_nobody_expects_is_logged_without_a_stack_trace(own_cloud: Cloud, start: Start) -> None:
+    spoilt = {"prompt": {"S": "日本の首都はどこですか？"}, "variant": {"N": "0"}}
+    own_cloud.emulator.client("dynamodb").put_item(TableName=own_cloud.answers, Item=spoilt)
+    function = start(own_cloud)
+    file = function.call("GET", "/responses/q1/0.json")
     assert (file.status, file.error_code) == (500, "internal_error")
     unexpected = function.log()[-1]
     assert list(unexpected) == ["timestamp", "level", "service", "message", "exception", "location"]
-    assert unexpected["exception"] == "OSError"
+    assert unexpected["exception"] == "KeyError"
     assert re.fullmatch(r"(\w+\.py:\d+ > )+dynamodb\.py:\d+", unexpected["location"])
     assert "Traceback" not in function.stdout + function.stderr
 

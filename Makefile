@@ -29,7 +29,7 @@ run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=f
 reload: $(VENV)/service ## make the running gateway read its config and prepared answers again; CONFIG, DATA
 	@$(VENV)/bin/lexora reload $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATA),--data '$(DATA)')
 
-test: $(VENV)/dev lint ## check and test, in a few minutes
+test: $(VENV)/dev $(VENV)/cdk lint ## check and test, in a few minutes
 	$(VENV)/bin/python -m pytest -q -m 'not slow'
 
 test-all: test ## the tests that take longer as well

@@ -1,14 +1,17 @@
-"""The README's first command, on a machine that has nothing of ours yet."""
+"""The first commands of README and docs/deploy.md, on a machine that has nothing of ours yet."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.emulator import running_emulator
 from tests.support.gateway import ROOT, free_port
 
 
@@ -57,3 +60,41 @@ def test_make_run_in_a_fresh_clone(tmp_path: Path) -> None:
         assert "東京" in answer
         assert ("(once)" in screen.read_text()) is (start == 0), "the second start installs nothing"
     assert (clone / "data" / "lexora.db").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_make_deploy_in_a_fresh_clone(tmp_path: Path) -> None:
+    clone = tmp_path / "lexora"
+    _clone(clone)
+    # The emulator runs functions under its own interpreter, whatever their runtime says.
+    here = f"ARGS=-c architecture=x86_64 -c python={sys.version_info.major}.{sys.version_info.minor}"
+    with running_emulator(tmp_path / "emulator") as emulator:
+
+        def make(*arguments: str, given: str = "") -> str:
+            ended = subprocess.run(
+                ["make", *arguments],
+                input=given,
+                cwd=clone,
+                env=emulator.environment({"YES": "1"}),
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            return ended.stdout
+
+        make("bootstrap")
+        curl = next(line for line in make("deploy", here).splitlines() if line.strip().startswith("curl "))
+        answer = subprocess.run(["sh", "-c", curl], check=True, capture_output=True, text=True).stdout
+        assert "東京" in answer
+        make("secrets-set", "NAME=OPENAI_API_KEY", given="sk-1\n")
+        make("config-pull")
+        model_map = json.loads((clone / "model_map.json").read_text())
+        del model_map["models"]["claude"]
+        (clone / "model_map.json").write_text(json.dumps(model_map))
+        assert '-    "claude": {' in make("config-push")
+        assert '"message":"chat_completion"' in make("logs", "FOLLOW=0")
+        make("destroy", here)
+        stacks = emulator.client("cloudformation").describe_stacks()["Stacks"]
+        assert [stack["StackName"] for stack in stacks if stack["StackStatus"] != "DELETE_COMPLETE"] == ["CDKToolkit"]

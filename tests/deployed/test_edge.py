@@ -45,9 +45,7 @@ def test_random_chooses_at_the_edge(dev: Environment) -> None:
     assert seen == capitals
 
 
-@pytest.mark.parametrize(
-    "path", ["q1/5.json", "q1/03.json", "q1_capita/0.json", "q0/random.json", "q1/0.txt", "q1", "../catalogue.json"]
-)
+@pytest.mark.parametrize("path", ["q1/5.json", "q1/03.json", "q1_capita/0.json", "q0/random.json", "q1/0.txt", "q1"])
 def test_what_is_not_there_is_not_found_in_json(dev: Environment, path: str) -> None:
     with dev.client("cdn") as client:
         response = client.get(f"/responses/{path}", headers={"origin": ORIGIN})

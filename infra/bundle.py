@@ -1,9 +1,11 @@
 """The zip of all functions: built with pip alone, the same on every machine."""
 
+import compileall
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
 import aws_cdk as cdk
@@ -20,6 +22,10 @@ _FOLDERS = ("lexora", "lambdas", "static_responses")
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 # Nothing reads them at run time, `bin` names this machine's Python, and pydantic searches what metadata there is.
 _NOT_NEEDED = ("bin", "*.dist-info")
+
+# What a prepared answer imports. All the rest compiled would not fit into 20 MB.
+_POWERTOOLS = tuple(f"aws_lambda_powertools/{part}" for part in ("logging", "metrics", "shared", "warnings"))
+_AT_EVERY_START = ("lexora", "lambdas", "starlette", "mangum", "msgspec", "anyio", *_POWERTOOLS)
 
 
 def function_code(settings: Settings) -> lambda_.AssetCode:
@@ -54,6 +60,11 @@ def build(output: Path, python: str, architecture: str) -> None:
     for path in output.rglob("*"):
         # Whatever the umask of this machine, Lambda's user reads everything and starts the scripts.
         path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        # A function cannot write where its code lies, so what is not compiled here is compiled at each cold start.
+        for name in _AT_EVERY_START:
+            unchecked = PycInvalidationMode.UNCHECKED_HASH  # no time of a file in it
+            compileall.compile_dir(output / name, quiet=1, stripdir=str(output), invalidation_mode=unchecked)
 
 
 @jsii.implements(cdk.ILocalBundling)

@@ -28,6 +28,8 @@ RETENTIONS = {
     180: "SIX_MONTHS",
     365: "ONE_YEAR",
 }
+# An environment's name is its stages', and stages are taken off paths: these begin paths of ours.
+_PATHS = ("v1", "chat", "health", "docs", "responses")
 _NAME = r"^[a-z][a-z0-9-]{0,15}$"
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?")
 
@@ -99,6 +101,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if self.environment in _PATHS:
+            raise ValueError(f"environment '{self.environment}': this name is a path of the API; choose another")
         if (self.domain is None) != (self.certificate_arn is None):
             raise ValueError("domain and certificate_arn go together")
         if self.snap_start and self.python == "3.11":

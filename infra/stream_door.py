@@ -48,7 +48,8 @@ class StreamDoor(Construct):
                 "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
                 "AWS_LWA_INVOKE_MODE": "response_stream",
                 "AWS_LWA_PORT": _PORT,
-                "AWS_LWA_READINESS_CHECK_PATH": "/health",
+                # Not over HTTP: /health reads the model map, which a prepared answer does not need.
+                "AWS_LWA_READINESS_CHECK_PROTOCOL": "tcp",
             },
         )
         self.api = apigateway.RestApi(

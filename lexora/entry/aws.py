@@ -56,7 +56,6 @@ SHUTDOWN_SECONDS = 2
 KEEP_ALIVE_SECONDS = 900
 # Within a region AWS answers in milliseconds; what takes longer is tried again, and not for longer than a user waits.
 _CLIENTS = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
-_UNGUARDED = "/health"  # the Lambda Web Adapter asks it from inside
 
 log = logging.getLogger("lexora")
 
@@ -235,10 +234,9 @@ def _only_through_the_edge(app: ASGIApp, aws: _Aws, name: str) -> ASGIApp:
     """Lets in what CloudFront sends: it adds a header that nobody else knows."""
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != _UNGUARDED:
-            given = headers_of(scope).get(b"x-lexora-edge", b"")
-            if not hmac.compare_digest(given, aws.credential(name).encode()):
-                raise HostNotAllowed("This address takes requests only through the CDN. Use its address.")
+        given = headers_of(scope).get(b"x-lexora-edge", b"")
+        if not hmac.compare_digest(given, aws.credential(name).encode()):
+            raise HostNotAllowed("This address takes requests only through the CDN. Use its address.")
         await app(scope, receive, send)
 
     return ErrorLayer(guarded)

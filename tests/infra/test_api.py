@@ -49,7 +49,7 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
             "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
             "AWS_LWA_INVOKE_MODE": "response_stream",
             "AWS_LWA_PORT": "8080",
-            "AWS_LWA_READINESS_CHECK_PATH": "/health",
+            "AWS_LWA_READINESS_CHECK_PROTOCOL": "tcp",
         }
         if function == "Stream"
         else {}

@@ -84,6 +84,23 @@ def test_the_same_input_gives_the_same_zip(content: Path, tmp_path: Path) -> Non
     assert files(tmp_path / "again") == files(content)
 
 
+def test_where_the_python_is_the_functions_what_every_start_imports_is_compiled(tmp_path: Path) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for name in ("one", "other"):
+        build(tmp_path / name, here, "x86_64")
+    built = files(tmp_path / "one")
+    assert built == files(tmp_path / "other")
+    for module in (
+        "lexora/entry/aws",
+        "lambdas/chat/handler",
+        "starlette/routing",
+        "aws_lambda_powertools/metrics/base",
+    ):
+        folder, _, name = module.rpartition("/")
+        assert f"{folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc" in built
+    assert sum(len(data) for data, _ in built.values()) <= MOST_BYTES
+
+
 def test_the_default_model_map_is_valid(content: Path) -> None:
     model_map = parse_model_map(json.loads((content / "model_map.json").read_bytes()), PROVIDERS)
     assert model_map.models["chat"].deployments[0].model == "gpt-4o-mini"

@@ -64,6 +64,7 @@ def test_what_is_empty_is_not_set() -> None:
         ({"environments": {"dev": {"environment": "x"}}}, {}, "must not hold `environment`"),
         ({"environment": "Prod"}, {}, "-c environment: String should match pattern"),
         ({"environment": "a-name-that-is-too-long"}, {}, "-c environment"),
+        ({"environment": "v1"}, {}, "environment 'v1': this name is a path of the API"),
         ({"domain": "llm.example.org"}, {}, "domain and certificate_arn go together"),
         ({"certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"}, {}, "-c certificate_arn"),
         ({"snap_start": "true", "python": "3.11"}, {}, "snap_start needs python 3.12"),

@@ -11,7 +11,7 @@ from tests.infra.synthesis import ROOT, Environment, text
 
 OURS = {field.encode_name for field in msgspec.structs.fields(Variables)}
 FOR_POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
-FOR_THE_ADAPTER = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
+FOR_THE_ADAPTER = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PROTOCOL"}
 
 
 def variables_of(environment: Environment, stack: str, function: str) -> dict[str, Any]:

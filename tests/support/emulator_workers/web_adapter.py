@@ -58,10 +58,10 @@ def _start(script: Path) -> Callable[[dict[str, Any], object], dict[str, Any]]:
         preexec_fn=lambda: ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM),
     )
     until = time.monotonic() + _START_SECONDS
-    ready: dict[str, Any] = {"path": os.environ["AWS_LWA_READINESS_CHECK_PATH"], "httpMethod": "GET"}
+    assert os.environ["AWS_LWA_READINESS_CHECK_PROTOCOL"] == "tcp"
     while True:
         try:
-            _ask(port, ready)
+            socket.create_connection(("127.0.0.1", port)).close()
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
                 raise

@@ -129,6 +129,7 @@ def running_emulator(folder: Path, env: Mapping[str, str] | None = None) -> Iter
         "GATEWAY_PORT": str(port),
         "BIND_HOST": "127.0.0.1",
         "IOT_MTLS_ENABLED": "0",
+        "AUTH": "true",  # functions are held to their roles
         **(env or {}),
     }
     with (folder / "output").open("wb") as output:

@@ -1,6 +1,5 @@
 """Runs ministack with what its CloudFormation lacks. A program of its own: tests.support.emulator starts it."""
 
-import contextvars
 import os
 import signal
 import sys
@@ -8,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ministack.app import main
-from ministack.core import iam_evaluator
+from ministack import app
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway_v1, budgets, cloudfront, s3
 from ministack.services.cloudformation import provisioners
 
@@ -106,17 +105,7 @@ def _mend_streaming_integrations() -> None:
 
 
 def _mend_origins() -> None:
-    """CloudFront takes no API Gateway for an origin: here it is asked on this emulator's own port.
-
-    And it asks S3 by TLS, which a bucket may insist on, even where tests ask CloudFront without.
-    """
-    allows = s3._cloudfront_origin_allows
-    s3._cloudfront_origin_allows = lambda *of: contextvars.copy_context().run(allows_by_tls, *of)
-
-    def allows_by_tls(*of: Any) -> bool:
-        iam_evaluator._request_origin.set(("127.0.0.1", True))
-        return bool(allows(*of))
-
+    """CloudFront takes no API Gateway for an origin: here it is asked on this emulator's own port."""
     forward = cloudfront._forward_to_origin
 
     def forward_to_api(origin: dict[str, Any], method: str, uri: str, *rest: Any) -> Any:
@@ -128,6 +117,26 @@ def _mend_origins() -> None:
         return forward(origin, method, uri, *rest)
 
     cloudfront._forward_to_origin = forward_to_api
+
+
+def _take_requests_for_tls() -> None:
+    """Buckets insist on TLS, which nobody needs on this machine."""
+    pin = app.pin_request_origin
+    app.pin_request_origin = lambda address, _: pin(address, True)
+
+
+def _hold_functions_to_their_roles() -> None:
+    """Functions may do what their roles allow. Who deploys and operates, and a test, may do all."""
+    functions = set()
+    credentials, enforce = lambda_runtime.execution_credentials, iam_evaluator.enforce
+
+    def known(config: dict[str, Any]) -> dict[str, str]:
+        given = credentials(config)
+        functions.add(given["AWS_ACCESS_KEY_ID"])
+        return given
+
+    lambda_runtime.execution_credentials = known
+    iam_evaluator.enforce = lambda key, *rest, **more: enforce(key, *rest, **more) if key in functions else None
 
 
 def _end_with_the_starter() -> None:
@@ -145,4 +154,6 @@ if __name__ == "__main__":
     _make_budgets(provisioners._RESOURCE_HANDLERS)
     _mend_streaming_integrations()
     _mend_origins()
-    main()
+    _take_requests_for_tls()
+    _hold_functions_to_their_roles()
+    app.main()

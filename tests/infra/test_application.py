@@ -1,5 +1,6 @@
 """What holds for all stacks, and for app.py as the CLI starts it."""
 
+import ast
 import json
 import os
 import subprocess
@@ -99,3 +100,11 @@ def test_app_py_tells_a_wrong_setting_in_one_line(context: dict[str, str], setti
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"lexora: {told}")
     assert ran.stderr.count("\n") == 1
+
+
+def test_infra_never_imports_the_product() -> None:
+    for file in sorted((ROOT / "infra").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in modules if name.partition(".")[0] in ("lexora", "lambdas")], file.name

@@ -99,4 +99,6 @@ def test_the_dashboard(dev: Environment) -> None:
     shown = json.dumps(body)
     for name in ("Requests", "Errors", "TokensIn", "TokensOut", "CostUsd", "Ttft", "Duration", "UpstreamFailed"):
         assert name in shown
-    assert "{Lexora,service,environment,model,provider,origin,outcome}" in shown
+    for name in ("Requests", "CostUsd"):
+        by_request = "{Lexora,service,environment,model,provider,origin,outcome}"
+        assert f"""SEARCH('{by_request} MetricName=\\"{name}\\" environment=\\"dev\\"'""" in shown

@@ -16,6 +16,8 @@ _CHAT_PATHS = ("/v1/chat/completions", "/chat/completions")
 _EDGE_HEADER = "x-lexora-edge"
 # How long a door may be silent. The buffered one gives up earlier, and a stream has a comment every 15 s.
 _READ_SECONDS = 120
+# What CloudFront would keep for 10 s even where nothing is cached.
+_NEVER_KEPT = (403, 404, 405, 500, 501, 502, 503, 504)
 
 
 class EdgeStack(cdk.Stack):
@@ -35,6 +37,9 @@ class EdgeStack(cdk.Stack):
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             default_behavior=_door(api.chat.host, settings, data),
             additional_behaviors={**site.behaviours(), **dict.fromkeys(_CHAT_PATHS, streaming)},
+            error_responses=[
+                cloudfront.ErrorResponse(http_status=status, ttl=cdk.Duration.seconds(0)) for status in _NEVER_KEPT
+            ],
         )
         site.fill(distribution)
         _acknowledge(distribution, settings)
@@ -51,7 +56,7 @@ def _certificate(stack: cdk.Stack, settings: Settings) -> certificatemanager.ICe
 
 
 def _door(host: str, settings: Settings, data: DataStack) -> cloudfront.BehaviorOptions:
-    """Everything is passed on and nothing cached; no error page takes the place of a door's own errors."""
+    """Everything is passed on and nothing cached, errors neither; no page takes the place of a door's own errors."""
     headers = {}
     if data.edge_secret is not None:
         # CloudFormation looks it up; the template holds a reference.

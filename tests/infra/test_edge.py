@@ -172,8 +172,14 @@ def test_doors_get_requests_whole_and_answer_for_themselves(dev: Environment) ->
         assert behaviour["ViewerProtocolPolicy"] == "https-only"
         custom = origin(dev, behaviour)["CustomOriginConfig"]
         assert (custom["OriginProtocolPolicy"], custom["OriginReadTimeout"]) == ("https-only", 120)
-    # Error pages hold for a whole distribution: they would replace the doors' own errors.
-    assert "CustomErrorResponses" not in config
+
+
+def test_no_error_is_kept_or_replaced(dev: Environment) -> None:
+    # Without an entry CloudFront keeps an error for 10 s, and a page would hold for the whole distribution.
+    wanted = (403, 404, 405, 500, 501, 502, 503, 504)
+    assert distribution(dev)["CustomErrorResponses"] == [
+        {"ErrorCode": status, "ErrorCachingMinTTL": 0} for status in wanted
+    ]
 
 
 def test_doors_can_tell_cloudfront_where_they_must(dev: Environment, prod: Environment) -> None:

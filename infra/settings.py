@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-# How the settings that operators set most are spelled as context (`-c`) and, capitals only, as environment variables.
+# How the settings that operators set most are also spelled, as context (`-c`) and as environment variables.
 _SPELLINGS = {
     "ALLOW_ORIGINS": "allow_origins",
     "RATE_LIMIT_QPM": "rate_limit_qpm",
@@ -140,7 +140,7 @@ def read_settings(context: Callable[[str], Any], environ: Mapping[str, str]) -> 
                 values[name], places[name] = value, place.format(key)
 
     take(_of_environment(context("environments"), environment).items(), f"environments.{environment}.{{}} in cdk.json")
-    take(((key, environ.get(key)) for key in _SPELLINGS if key.isupper()), "environment variable {}")
+    take(((key, environ.get(key)) for key in _SPELLINGS), "environment variable {}")
     take(((key, context(key)) for key in (*Settings.model_fields, *_SPELLINGS)), "-c {}")
     take([("environment", environment)], "-c environment")
     try:

@@ -39,6 +39,11 @@ def test_spellings(spelling: str) -> None:
     assert read({"environments": {"dev": {spelling: 8}}}).burst_limit == 8
 
 
+@pytest.mark.parametrize("spelling", ["burstLimit", "BURST_LIMIT"])
+def test_spellings_of_environment_variables(spelling: str) -> None:
+    assert read({}, {spelling: "9"}).burst_limit == 9
+
+
 def test_lists_are_comma_separated() -> None:
     settings = read({"secrets": "A_KEY,B_KEY"}, {"ALLOW_ORIGINS": "https://a.example, http://localhost:3000,"})
     assert settings.allow_origins == ("https://a.example", "http://localhost:3000")

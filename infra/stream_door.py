@@ -17,6 +17,7 @@ from infra.settings import Settings
 
 _MINUTES = 15
 _MAX_SECONDS = 870  # leaves the function time to write down what happened
+_MAX_PLAIN_SECONDS = 110  # CloudFront cuts what is silent for 120 s, as an answer that is not streamed is while made
 _PORT = "8080"
 # The Lambda Web Adapter 1.0.0, published by AWS in this account for every region.
 _ADAPTER_LAYERS = {
@@ -50,6 +51,7 @@ class StreamDoor(Construct):
                 "AWS_LWA_PORT": _PORT,
                 # Not over HTTP: /health reads the model map, which a prepared answer does not need.
                 "AWS_LWA_READINESS_CHECK_PROTOCOL": "tcp",
+                "MAX_PLAIN_SECONDS": str(_MAX_PLAIN_SECONDS),
             },
         )
         self.api = apigateway.RestApi(
@@ -68,6 +70,7 @@ class StreamDoor(Construct):
             ),
         )
         self.api.node.try_remove_child("Endpoint")  # an output; the stack has one of a better name
+        _add_errors(self.api)
         integration = apigateway.LambdaIntegration(
             self.gateway.alias,
             response_transfer_mode=apigateway.ResponseTransferMode.STREAM,
@@ -106,3 +109,23 @@ class StreamDoor(Construct):
     def host(self) -> str:
         stack = cdk.Stack.of(self)
         return f"{self.api.rest_api_id}.execute-api.{stack.region}.{stack.url_suffix}"
+
+
+def _add_errors(api: apigateway.RestApi) -> None:
+    """What API Gateway answers by itself, in OpenAI's envelope."""
+    its_own = "$context.error.messageString"  # it comes with its quotes
+    throttled = '"Too many requests at once. Try again soon."'
+    kinds = apigateway.ResponseType
+    for kind, status, message, type_, code, headers in (
+        (kinds.THROTTLED, "429", throttled, "requests", '"rate_limit_exceeded"', {"Retry-After": "'1'"}),
+        (kinds.DEFAULT_4_XX, None, its_own, "invalid_request_error", "null", {}),
+        (kinds.DEFAULT_5_XX, None, its_own, "server_error", "null", {}),
+    ):
+        error = f'{{"message":{message},"type":"{type_}","param":null,"code":{code}}}'
+        api.add_gateway_response(
+            kind.response_type,
+            type=kind,
+            status_code=status,
+            response_headers={"Access-Control-Allow-Origin": "'*'", **headers},
+            templates={"application/json": f'{{"error":{error}}}'},
+        )

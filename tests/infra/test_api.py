@@ -24,7 +24,7 @@ def test_all_functions_share_one_zip(dev: Environment) -> None:
     assert len({function["Code"]["S3Key"] for function in functions}) == 1
 
 
-@pytest.mark.parametrize(("function", "max_seconds"), [("Chat", "28"), ("Stream", "870")])
+@pytest.mark.parametrize(("function", "max_seconds"), [("Chat", "24"), ("Stream", "870")])
 def test_the_functions_environment(dev: Environment, prod: Environment, function: str, max_seconds: str) -> None:
     variables = dev.one("Api", "Lambda::Function", f"{function}Gateway")["Environment"]["Variables"]
     adapter = {name: value for name, value in variables.items() if name.startswith("AWS_")}
@@ -39,6 +39,7 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
         "LOG_LEVEL": "INFO",
         "MAX_SECONDS": max_seconds,
         "RECORD_TTL_DAYS": "90",
+        **({"MAX_PLAIN_SECONDS": "110"} if function == "Stream" else {}),
         "POWERTOOLS_SERVICE_NAME": "lexora",
         "POWERTOOLS_METRICS_NAMESPACE": "Lexora",
     }
@@ -134,7 +135,8 @@ def test_log_groups_forget(dev: Environment, prod: Environment) -> None:
 
 def test_the_buffered_door(dev: Environment, prod: Environment) -> None:
     integration = dev.one("Api", "ApiGatewayV2::Integration")
-    assert (integration["PayloadFormatVersion"], integration["TimeoutInMillis"]) == ("2.0", 29_000)
+    assert integration["PayloadFormatVersion"] == "2.0"
+    assert "TimeoutInMillis" not in integration  # so that it is 30 s, more than the function's and the CDK's most
     assert dev.one("Api", "ApiGatewayV2::Route")["RouteKey"] == "$default"
     stage = dev.one("Api", "ApiGatewayV2::Stage")
     assert (stage["StageName"], stage["AutoDeploy"]) == ("dev", True)
@@ -175,6 +177,29 @@ def test_the_streaming_door(dev: Environment) -> None:
     assert dev.one("Api", "ApiGateway::Resource")["PathPart"] == "{proxy+}"
     assert dev.one("Api", "ApiGateway::RestApi")["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
     assert not dev.resources("Api", "ApiGateway::Account")  # it would be the whole account's
+
+
+def test_the_streaming_doors_own_errors_are_openais(dev: Environment) -> None:
+    responses = {it["ResponseType"]: it for it in dev.resources("Api", "ApiGateway::GatewayResponse").values()}
+    errors = {}
+    for kind, response in responses.items():
+        ((content_type, template),) = response["ResponseTemplates"].items()
+        assert content_type == "application/json"
+        errors[kind] = json.loads(template.replace("$context.error.messageString", '"its own"'))["error"]
+        assert response["ResponseParameters"]["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+    assert errors == {
+        "THROTTLED": {
+            "message": "Too many requests at once. Try again soon.",
+            "type": "requests",
+            "param": None,
+            "code": "rate_limit_exceeded",
+        },
+        "DEFAULT_4XX": {"message": "its own", "type": "invalid_request_error", "param": None, "code": None},
+        "DEFAULT_5XX": {"message": "its own", "type": "server_error", "param": None, "code": None},
+    }
+    assert responses["THROTTLED"]["StatusCode"] == "429"
+    assert responses["THROTTLED"]["ResponseParameters"]["gatewayresponse.header.Retry-After"] == "'1'"
+    assert not any("StatusCode" in responses[kind] for kind in ("DEFAULT_4XX", "DEFAULT_5XX"))
 
 
 def test_the_streaming_doors_stage(dev: Environment, prod: Environment) -> None:

@@ -11,7 +11,7 @@ from tests.infra.synthesis import ROOT, Environment, text
 
 OURS = {field.encode_name for field in msgspec.structs.fields(Variables)}
 FOR_POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
-FOR_THE_ADAPTER = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PROTOCOL"}
+FOR_THE_ADAPTER = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_PORT", "AWS_LWA_READINESS_CHECK_PROTOCOL"}
 
 
 def variables_of(environment: Environment, stack: str, function: str) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def variables_of(environment: Environment, stack: str, function: str) -> dict[st
 def test_the_gateway_reads_what_is_set_and_nothing_else(prod: Environment) -> None:
     chat, stream = (variables_of(prod, "Api", f"{door}Gateway").keys() for door in ("Chat", "Stream"))
     assert stream == OURS | FOR_POWERTOOLS | FOR_THE_ADAPTER
-    assert chat == stream - FOR_THE_ADAPTER - {"AWS_LWA_PORT"}
+    assert chat == stream - FOR_THE_ADAPTER - {"MAX_PLAIN_SECONDS"}
 
 
 @pytest.mark.parametrize("function", ["ChatGateway", "StreamGateway"])
@@ -41,4 +41,4 @@ def test_the_seed_function_reads_what_is_set_and_nothing_else(dev: Environment) 
 
 def test_nothing_else_reads_the_environment_in_the_cloud() -> None:
     source = (ROOT / "lexora" / "entry" / "aws.py").read_text()
-    assert set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)", source)) <= OURS
+    assert set(re.findall(r"environ(?:\.get\(|\[)\"(\w+)", source)) <= OURS | FOR_THE_ADAPTER

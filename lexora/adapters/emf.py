@@ -40,7 +40,6 @@ class EmfMetrics:
 
     def _write(self, record: Record) -> None:
         metrics = self._metrics()
-        failed = record.outcome == "failed"
         metrics.add_dimensions(
             service=SERVICE,
             environment=self._environment,
@@ -50,8 +49,8 @@ class EmfMetrics:
             outcome=record.outcome,
         )
         metrics.add_metric("Requests", "Count", 1)
-        metrics.add_metric("Errors", "Count", int(failed))
-        metrics.add_metric("UpstreamFailed", "Count", int(failed and record.attempts > 0 and record.status >= 500))
+        metrics.add_metric("Errors", "Count", int(record.outcome == "failed"))
+        metrics.add_metric("UpstreamFailed", "Count", _failed_attempts(record))
         metrics.add_metric("TokensIn", "Count", record.tokens_in)
         metrics.add_metric("TokensOut", "Count", record.tokens_out)
         metrics.add_metric("CostUsd", "None", record.cost_usd or 0.0)
@@ -59,6 +58,11 @@ class EmfMetrics:
         if record.ttft_ms is not None:
             metrics.add_metric("Ttft", "Milliseconds", record.ttft_ms)
         metrics.flush_metrics()
+
+
+def _failed_attempts(record: Record) -> int:
+    """How often an upstream failed, also where a fallback then answered. A client's mistake is no failure of it."""
+    return record.attempts if record.outcome == "failed" and record.status >= 500 else max(record.attempts - 1, 0)
 
 
 def _model(record: Record) -> str:

@@ -312,8 +312,12 @@ class HttpClient:
         connections = self._idle[origin]
         while connections:
             connection = connections.pop()
-            if not connection.closed and not connection.transport.is_closing():
+            if connection.closed or connection.transport.is_closing():
+                continue
+            # In a process that was frozen, the sweeper has not run.
+            if connection.loop.time() - connection.idle_since <= KEEP_IDLE_SECONDS:
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self, origin: Origin, seconds: float) -> _Connection:

@@ -1,8 +1,11 @@
 """S3: one object, read again only when it has changed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+_MOST_VERSIONS = 20
 
 
 class S3Object:
@@ -20,8 +23,8 @@ class S3Object:
     def read(self) -> bytes | None:
         """The content if it is another than at the last reading that succeeded, else None. Blocks.
 
-        Raises FileNotFoundError if there is no such object, OSError if S3 fails. Where the caller may not list the
-        bucket, S3 says "access denied" of a missing object.
+        Raises FileNotFoundError if there is no such object, OSError if S3 fails. Of a missing object S3 says "access
+        denied" unless the caller may list the bucket.
         """
         unless = {"IfNoneMatch": self._etag} if self._etag else {}
         try:
@@ -38,6 +41,17 @@ class S3Object:
             raise OSError(f"{self}: {error}") from None
         self._etag = found["ETag"]
         return content
+
+    def earlier(self) -> Iterator[bytes]:
+        """The contents that it had before, newest first, where the bucket keeps versions. Raises OSError."""
+        try:
+            found = self._client.list_object_versions(Bucket=self._bucket, Prefix=self._key, MaxKeys=_MOST_VERSIONS)
+            for version in found.get("Versions", ()):
+                if version["Key"] == self._key and not version["IsLatest"]:
+                    id_ = version["VersionId"]
+                    yield self._client.get_object(Bucket=self._bucket, Key=self._key, VersionId=id_)["Body"].read()
+        except (BotoCoreError, ClientError) as error:
+            raise OSError(f"{self}: {error}") from None
 
     def put_if_absent(self, data: bytes) -> bool:
         """Writes the object unless there is one. Returns whether it has. Raises OSError."""

@@ -29,17 +29,18 @@ def create_app(
     allow_origins: Collection[str],
     max_body_bytes: int,
     max_seconds: float = float("inf"),
+    max_plain_seconds: float = float("inf"),
     hosts: Collection[bytes] | None = None,
 ) -> ASGIApp:
     """The application over a gateway and a ledger.
 
-    `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request, `hosts`
-    the names that a request's Host header may have (None: any). On a loopback address this keeps out web pages whose
-    own name was made to point here (DNS rebinding).
+    `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request and
+    `max_plain_seconds` that of one that is not streamed, `hosts` the names that a request's Host header may have
+    (None: any). On a loopback address this keeps out web pages whose own name was made to point here (DNS rebinding).
     """
     started_at = time.time()
     request_ids = RequestIds()
-    chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes, max_seconds)
+    chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
     health = HealthEndpoint(gateway, started_at)

@@ -28,13 +28,20 @@ class ChatEndpoint:
     """Answers chat completion requests: one record each, whatever becomes of them."""
 
     def __init__(
-        self, gateway: Gateway, ledger: Ledger, request_ids: RequestIds, max_body_bytes: int, max_seconds: float
+        self,
+        gateway: Gateway,
+        ledger: Ledger,
+        request_ids: RequestIds,
+        max_body_bytes: int,
+        max_seconds: float,
+        max_plain_seconds: float,
     ) -> None:
         self._gateway = gateway
         self._ledger = ledger
         self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
         self._max_seconds = max_seconds
+        self._max_plain_seconds = min(max_seconds, max_plain_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +91,7 @@ class ChatEndpoint:
         if request.stream:
             await self._stream(request, scope, receive, send_, record, started)
             return
-        with Lifetime(receive, self._running_loop(), self._max_seconds) as lifetime:
+        with Lifetime(receive, self._running_loop(), self._max_plain_seconds) as lifetime:
             answer = await self._gateway.complete(request, record, lifetime.expire_in)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)

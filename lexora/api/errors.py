@@ -1,15 +1,18 @@
 """Errors that an endpoint lets out, and those of the router, mapped once."""
 
 import logging
-import random
+from random import SystemRandom
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import send, send_json
+from lexora.api.http import send_json
 from lexora.core.errors import ClientLeft, LexoraError, MethodNotAllowed, NotFound
 
 log = logging.getLogger("lexora")
+
+# Not the module's own, whose state the copies of a process share (Lambda's SnapStart).
+_random = SystemRandom()
 
 
 class ErrorLayer:
@@ -27,7 +30,9 @@ class ErrorLayer:
         except HTTPException as error:
             allow = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             if error.status_code == 405 and scope["method"] == "OPTIONS":
-                await send(scope, send_, 200, [(b"allow", f"{allow}, OPTIONS".encode())], b"")
+                # With a body: the Lambda Web Adapter has been seen not to end a streamed response that has none.
+                methods = f"{allow}, OPTIONS"
+                await send_json(scope, send_, 200, {"allow": methods.split(", ")}, [(b"allow", methods.encode())])
                 return
             await _send_error(scope, send_, _of_router(error, scope, allow))
         except LexoraError as error:
@@ -52,5 +57,5 @@ def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
 
 
 async def _send_error(scope: Scope, send_: Send, error: LexoraError) -> None:
-    request_id = (b"x-request-id", b"%032x" % random.getrandbits(128))
+    request_id = (b"x-request-id", b"%032x" % _random.getrandbits(128))
     await send_json(scope, send_, error.status, error.envelope(), [request_id, *error.headers])

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +31,21 @@ from lexora.api.errors import ErrorLayer
 from lexora.api.http import headers_of
 from lexora.core.errors import CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
-from lexora.core.routing import Routes
-from lexora.entry.errors import ConfigError
+from lexora.entry.aws_model_map import ModelMapFile
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mangum import Mangum
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from lexora.adapters.s3 import S3Object
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
-    from lexora.core.model_map import Deployment, Route
+    from lexora.core.model_map import Deployment
     from lexora.core.ports import ChunkStream, Completion, Upstream
 
 # API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
 MAX_BODY_BYTES = 10 * 1024 * 1024
-# A model map that was changed is in force within a minute.
-LOOK_AGAIN_SECONDS = 30.0
 SHUTDOWN_SECONDS = 2
 KEEP_ALIVE_SECONDS = 900
 # Within a region AWS answers in milliseconds; what takes longer is tried again, and not for longer than a user waits.
@@ -75,8 +69,8 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     log_level: str
     max_seconds: float
     record_ttl_days: int
+    max_plain_seconds: float = float("inf")
     edge_secret: str = ""
-    aws_lwa_port: int = 8080
 
 
 class _Aws:
@@ -135,39 +129,6 @@ class _LazyUpstream:
         return await self._upstream.stream(deployment, request, request_id)
 
 
-class _ModelMap:
-    """Keeps a gateway's routes at what the model map in the bucket says, or said when it was last valid."""
-
-    def __init__(self, aws: _Aws, metrics: EmfMetrics, environment: str) -> None:
-        self._aws = aws
-        self._metrics = metrics
-        self._environment = environment
-        self._look_again_at = 0.0
-        self.gateway: Gateway | None = None
-
-    def routes(self, models: Mapping[str, Route]) -> Routes:
-        how = f"make config-push ENV={self._environment} FILE=model_map.json"
-        return Routes(models, how_to_connect=f"No model is connected. Put a model map with deployments in force: {how}")
-
-    def refresh(self) -> None:
-        """Looks whether the file has changed, if it has not just been done. Never raises: the last good one serves."""
-        if time.monotonic() < self._look_again_at:
-            return
-        from lexora.entry.model_map import read_model_map
-
-        try:
-            data = self._aws.model_map.read()
-            routes = None if data is None else self.routes(read_model_map(data, "model_map.json").models)
-        except (OSError, ConfigError) as error:
-            log.error("the model map is refused, the last good one serves: %s", error)  # noqa: TRY400 - not a bug
-            self._metrics.count("ModelMapRefused")
-        else:
-            if routes is not None and self.gateway is not None:
-                self.gateway.setup = self.gateway.setup._replace(routes=routes)
-                log.info("model map loaded: %s", ", ".join(routes.names) or "no models")
-        self._look_again_at = time.monotonic() + LOOK_AGAIN_SECONDS
-
-
 def create_application() -> ASGIApp:
     """The application as the environment variables describe it. Raises msgspec.ValidationError that names one."""
     variables = msgspec.convert(dict(os.environ), Variables, strict=False)
@@ -175,8 +136,8 @@ def create_application() -> ASGIApp:
     aws = _Aws(variables)
     metrics = EmfMetrics(variables.lexora_environment)
     dynamodb = aws.client("dynamodb")
-    model_map = _ModelMap(aws, metrics, variables.lexora_environment)
-    setup = Setup(model_map.routes({}), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
+    model_map = ModelMapFile(lambda: aws.model_map, metrics, variables.lexora_environment)
+    setup = Setup(model_map.none(), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
     gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), model_map.refresh)
     ledger = DirectLedger(
         [
@@ -191,6 +152,7 @@ def create_application() -> ASGIApp:
         allow_origins=[origin for origin in map(str.strip, variables.allow_origins.split(",")) if origin],
         max_body_bytes=MAX_BODY_BYTES,
         max_seconds=variables.max_seconds,
+        max_plain_seconds=variables.max_plain_seconds,
     )
     if variables.edge_secret:
         app = _only_through_the_edge(app, aws, variables.edge_secret.removeprefix(variables.secret_prefix))
@@ -214,7 +176,7 @@ def serve() -> None:
     # uvicorn handles it while it serves and raises it again when it is done: by then we end by ourselves, records
     # of what was cut off included.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with socket.create_server(("127.0.0.1", int(os.environ.get("AWS_LWA_PORT", "8080")))) as listener:
+    with socket.create_server(("127.0.0.1", int(os.environ["AWS_LWA_PORT"]))) as listener:
         asyncio.run(server.serve([listener]))
 
 

@@ -133,7 +133,11 @@ def test_what_did_not_happen_is_not_measured(capsys: pytest.CaptureFixture[str])
     [
         ({}, 0, 0),
         ({"outcome": "client_left", "status": 499}, 0, 0),
+        ({"attempts": 3}, 0, 2),
+        ({"attempts": 0, "provider": ""}, 0, 0),
         ({**FAILED, "status": 502}, 1, 1),
+        ({**FAILED, "status": 502, "attempts": 2}, 1, 2),
+        ({**FAILED, "status": 400, "attempts": 2}, 1, 1),
         ({**FAILED, "status": 503}, 1, 1),
         ({**FAILED, "status": 504}, 1, 1),
         ({**FAILED, "status": 429}, 1, 0),
@@ -145,7 +149,7 @@ def test_what_did_not_happen_is_not_measured(capsys: pytest.CaptureFixture[str])
 def test_failures_are_counted(
     capsys: pytest.CaptureFixture[str], facts: dict[str, Any], errors: int, upstream_failed: int
 ) -> None:
-    """An upstream has failed if it was asked and the client could not have prevented it."""
+    """An upstream has failed if it was asked and another had to be, or the client could not have prevented it."""
     (line,) = written(capsys, record(**{**FORWARDED, **facts}))
     assert (values(line)["Requests"], values(line)["Errors"]) == (1, errors)
     assert values(line)["UpstreamFailed"] == upstream_failed

@@ -249,6 +249,21 @@ def test_idle_connections_are_closed_before_the_upstream_does(monkeypatch: pytes
         assert [received.connection for received in upstream.received] == [0, 1]
 
 
+def test_a_connection_is_not_used_after_a_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that was frozen between two requests: nothing of ours ran meanwhile, and the peer may be gone."""
+
+    async def work(client: HttpClient) -> None:
+        await ask(client, upstream)
+        time.sleep(0.3)  # noqa: ASYNC251 - frozen
+        await asyncio.sleep(0)
+        await ask(client, upstream)
+
+    monkeypatch.setattr(http_client, "KEEP_IDLE_SECONDS", 0.1)
+    with recorded_upstream([OK]) as upstream:
+        on_a_loop(work)
+        assert [received.connection for received in upstream.received] == [0, 1]
+
+
 UNASKED = {
     "a timeout": [b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"],
     "junk": [b"junk"],

@@ -205,6 +205,14 @@ def test_no_deadline_is_later_than_the_longest(
     upstream.wait_until_left()
 
 
+def test_the_longest_deadline_of_a_plain_answer_may_be_earlier(upstream: RecordedUpstream) -> None:
+    upstream.play([Sleep(0.6), json_response(completion())], [Sleep(0.6), STREAM_HEAD, piece(token("late")), DONE])
+    with InProcess(upstream, max_seconds=20, max_plain_seconds=0.3) as gateway:
+        assert post(gateway).json()["error"]["code"] == "deadline_exceeded"
+        upstream.wait_until_left()
+        assert text_of(events(post(gateway, stream=True))[:-1]) == "late"
+
+
 def test_a_stream_ends_with_the_longest_deadline_too(upstream: RecordedUpstream) -> None:
     upstream.play([STREAM_HEAD, *[piece(token("tick")), Sleep(0.02)] * 1000])
     with InProcess(upstream, max_seconds=0.4) as gateway:

@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from lexora.adapters import secrets_manager
 from lexora.adapters.json_log import JsonFormatter
 from lexora.core.model_map import Deployment
-from lexora.entry import aws
+from lexora.entry import aws, aws_model_map
 from lexora.entry.prepared import SHIPPED, load_prepared
 from tests.support.client import HELLO, chat_body, events, post, sdk, text_of
 from tests.support.cloud import STAGE, Cloud, Function, running_function
@@ -51,7 +51,7 @@ HELLO_JSON = json_response(completion("Hi"))
 UNAUTHORIZED = json_response({"error": {"message": "No."}}, "401 Unauthorized")
 SOON = 0.2
 # Waits of half a minute, made short.
-HASTY = {"lexora.entry.aws.LOOK_AGAIN_SECONDS": SOON, "lexora.adapters.secrets_manager.REST_SECONDS": SOON}
+HASTY = {"lexora.entry.aws_model_map.LOOK_AGAIN_SECONDS": SOON, "lexora.adapters.secrets_manager.REST_SECONDS": SOON}
 IN_BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
 Start = Callable[..., Function]
@@ -355,7 +355,7 @@ def test_every_request_is_counted(own_cloud: Cloud, start: Start) -> None:
 
 
 def test_a_change_of_the_model_map_is_in_force_within_a_minute() -> None:
-    assert aws.LOOK_AGAIN_SECONDS <= 60
+    assert aws_model_map.LOOK_AGAIN_SECONDS <= 60
     assert secrets_manager.REST_SECONDS <= 60
 
 
@@ -404,22 +404,52 @@ def test_a_broken_model_map_is_refused_and_the_last_good_one_serves(own_cloud: C
     assert said in line["message"]
     counted = next(line for line in function.metrics() if "ModelMapRefused" in line)
     assert (counted["environment"], counted["ModelMapRefused"]) == ("dev", [1.0])
+    wait_until(lambda: len(refused()) > 2, "the refusal again, as long as the map is broken")
+    assert len([line for line in function.metrics() if "ModelMapRefused" in line]) > 2
     own_cloud.put_models({"mended": vllm("http://127.0.0.1:9")})
     wait_until(lambda: function.call("GET", "/v1/models/mended").status == 200, "the mended map")
 
 
-@pytest.mark.parametrize("how", ["missing", "broken", "S3 down"])
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_new_function_serves_by_the_last_version_that_was_good(own_cloud: Cloud, start: Start, how: str) -> None:
+    own_cloud.keep_versions()
+    own_cloud.put_models({"good": vllm("http://127.0.0.1:9")})
+    own_cloud.put_map("[]")
+    text, _ = BROKEN[how]
+    if text is None:
+        own_cloud.emulator.client("s3").delete_object(Bucket=own_cloud.bucket, Key="config/model_map.json")
+    else:
+        own_cloud.put_map(text)
+    function = start(own_cloud)
+    assert [model["id"] for model in function.call("GET", "/v1/models").json()["data"]] == ["good"]
+    (line,) = [line for line in function.log() if "refused" in line["message"]]
+    assert line["message"].startswith("the model map is refused, the last good one serves: ")
+    own_cloud.put_models({"mended": vllm("http://127.0.0.1:9")})
+    wait_until(lambda: function.call("GET", "/v1/models/mended").status == 200, "the mended map")
+
+
+@pytest.mark.parametrize("how", ["missing", "broken"])
 def test_without_a_model_map_prepared_answers_are_served(emulator: Emulator, start: Start, how: str) -> None:
     cloud = Cloud(emulator)
     if how == "broken":
         cloud.put_map("[]")
-    function = start(cloud, nowhere("S3") if how == "S3 down" else None)
+    function = start(cloud)
     answer = function.chat()
     assert (answer.status, answer.error_code) == (503, "no_model_connected")
     assert "make config-push ENV=dev" in answer.json()["error"]["message"]
     assert function.chat(**ASK_CAPITAL).status == 200
-    assert [line["level"] for line in function.log() if "refused" in line["message"]] == ["ERROR"]
+    assert any(line["level"] == "ERROR" for line in function.log() if "refused" in line["message"])
     assert function.call("GET", "/health").json()["models"] == 0
+
+
+def test_while_the_bucket_is_down_prepared_answers_are_served(own_cloud: Cloud, start: Start) -> None:
+    function = start(own_cloud, nowhere("S3"))
+    answer = function.chat()
+    assert (answer.status, answer.error_code) == (503, "no_model_connected")
+    assert "cannot be read at the moment" in answer.json()["error"]["message"]
+    assert function.chat(**ASK_CAPITAL).status == 200
+    assert any("cannot be read" in line["message"] for line in function.log())
+    assert not any("ModelMapRefused" in line for line in function.metrics())
 
 
 # --- secrets ---

@@ -42,6 +42,11 @@ class Cloud:
     def put_map(self, text: str) -> None:
         self.emulator.client("s3").put_object(Bucket=self.bucket, Key=KEY, Body=text.encode())
 
+    def keep_versions(self) -> None:
+        """As the bucket of a deployment does."""
+        versions = {"Status": "Enabled"}
+        self.emulator.client("s3").put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration=versions)
+
     def put_secret(self, name: str, value: str) -> None:
         manager = self.emulator.client("secretsmanager")
         try:

@@ -57,11 +57,13 @@ class InProcess:
         credentials: Credentials = _no_secret,
         answers: AnswerStore | None = None,
         max_seconds: float = float("inf"),
+        max_plain_seconds: float = float("inf"),
         **fields: Any,
     ) -> None:
         self.records = _Records()
         self._credentials = credentials
         self._max_seconds = max_seconds
+        self._max_plain_seconds = max_plain_seconds
         own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
         dead = {**own, "base_url": "http://127.0.0.1:9"}
         models = {"m": {"deployments": [{**own, **fields}]}, "dead": {"deployments": [dead]}}
@@ -87,6 +89,7 @@ class InProcess:
             allow_origins=(),
             max_body_bytes=32_000_000,
             max_seconds=self._max_seconds,
+            max_plain_seconds=self._max_plain_seconds,
         )
         self._server = create_server(app, keep_alive_seconds=5, shutdown_seconds=1)
         self._started.set()

@@ -16,7 +16,7 @@ MODEL_MAP_KEY = "config/model_map.json"
 
 
 class Seed(Construct):
-    """A function that CloudFormation calls whenever the answers or the default model map have changed."""
+    """A function that CloudFormation calls when the answers, the default model map or what it fills have changed."""
 
     def __init__(
         self, scope: Construct, id_: str, settings: Settings, answers: dynamodb.Table, config: s3.Bucket
@@ -44,7 +44,11 @@ class Seed(Construct):
             resource_type="Custom::LexoraSeed",
             service_token=seed.function.function_arn,
             service_timeout=cdk.Duration.minutes(5),
-            properties={"Content": content_hash([*sorted(STATIC_RESPONSES.rglob("*.json")), MODEL_MAP])},
+            properties={
+                "Content": content_hash([*sorted(STATIC_RESPONSES.rglob("*.json")), MODEL_MAP]),
+                "Table": answers.table_name,
+                "Bucket": config.bucket_name,
+            },
         )
         # Its log and its rights are there when it runs, and still when it is deleted.
         filled.node.add_dependency(seed)

@@ -15,8 +15,9 @@ from infra.secrets import secret_arns
 from infra.seed import MODEL_MAP_KEY
 from infra.settings import Settings
 
+# Of the metrics that the functions write.
 SERVICE = "lexora"
-NAMESPACE = "Lexora"  # of the metrics that the functions write
+NAMESPACE = "Lexora"
 
 
 class Gateway(PythonFunction):
@@ -55,7 +56,9 @@ class Gateway(PythonFunction):
         )
         self.allow([data.answers.table_arn], "dynamodb:GetItem")
         self.allow([data.requests.table_arn], "dynamodb:BatchWriteItem")
-        self.allow([data.model_map_arn], "s3:GetObject")
+        self.allow([data.model_map_arn], "s3:GetObject", "s3:GetObjectVersion")
+        # The one finds an earlier version where the map is broken; without the other a missing map is a forbidden one.
+        self.allow([data.config.bucket_arn], "s3:ListBucketVersions", "s3:ListBucket")
         names = [f"{settings.secret_prefix}{name}" for name in settings.secrets]
         if data.edge_secret is not None:
             names.append(data.edge_secret.name)
@@ -103,8 +106,6 @@ def _environment(settings: Settings, data: DataStack) -> dict[str, str]:
         "MESSAGE_TEXT": str(settings.message_text).lower(),
         "LOG_LEVEL": settings.log_level,
         "RECORD_TTL_DAYS": str(settings.record_ttl_days),
-        "POWERTOOLS_SERVICE_NAME": SERVICE,
-        "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
     }
     if data.edge_secret is not None:
         variables["EDGE_SECRET"] = data.edge_secret.name

@@ -40,8 +40,6 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
         "MAX_SECONDS": max_seconds,
         "RECORD_TTL_DAYS": "90",
         **({"MAX_PLAIN_SECONDS": "110"} if function == "Stream" else {}),
-        "POWERTOOLS_SERVICE_NAME": "lexora",
-        "POWERTOOLS_METRICS_NAMESPACE": "Lexora",
     }
     references = variables.keys() - plain.keys() - adapter.keys()
     assert references == {"ANSWERS_TABLE", "REQUESTS_TABLE", "CONFIG_BUCKET"}
@@ -66,7 +64,7 @@ def test_what_infra_sets_is_what_the_entry_reads(prod: Environment) -> None:
     assert fields is not None
     read = {name.upper() for name in re.findall(r"^    (\w+): ", fields[0], re.MULTILINE)}
     variables = prod.one("Api", "Lambda::Function", "StreamGateway")["Environment"]["Variables"].keys()
-    of_others = {name for name in variables if name.startswith(("AWS_LAMBDA_", "AWS_LWA_", "POWERTOOLS_"))}
+    of_others = {name for name in variables if name.startswith(("AWS_LAMBDA_", "AWS_LWA_"))}
     assert read - {"AWS_LWA_PORT"} == variables - of_others
 
 
@@ -80,12 +78,16 @@ def test_functions_may_do_what_they_must(dev: Environment, function: str) -> Non
         ("logs:CreateLogStream", "logs:PutLogEvents"),
         "dynamodb:GetItem",
         "dynamodb:BatchWriteItem",
-        "s3:GetObject",
+        ("s3:GetObject", "s3:GetObjectVersion"),
+        ("s3:ListBucket", "s3:ListBucketVersions"),
         "secretsmanager:GetSecretValue",
     }
     assert "Answers" in text(granted["dynamodb:GetItem"]["Resource"])
     assert "Requests" in text(granted["dynamodb:BatchWriteItem"]["Resource"])
-    assert text(granted["s3:GetObject"]["Resource"]).endswith("}/config/model_map.json")
+    assert text(granted["s3:GetObject", "s3:GetObjectVersion"]["Resource"]).endswith("}/config/model_map.json")
+    bucket = text(granted["s3:ListBucket", "s3:ListBucketVersions"]["Resource"])
+    assert "Config" in bucket
+    assert "/" not in bucket
     secrets = granted["secretsmanager:GetSecretValue"]["Resource"]
     arn = "arn:{AWS::Partition}:secretsmanager:{AWS::Region}:{AWS::AccountId}:secret:/lexora/dev/"
     assert {text(secret) for secret in secrets} == {

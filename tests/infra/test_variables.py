@@ -10,7 +10,6 @@ from lexora.entry.aws import Variables
 from tests.infra.synthesis import ROOT, Environment, text
 
 OURS = {field.encode_name for field in msgspec.structs.fields(Variables)}
-FOR_POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"}
 FOR_THE_ADAPTER = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_PORT", "AWS_LWA_READINESS_CHECK_PROTOCOL"}
 
 
@@ -21,7 +20,7 @@ def variables_of(environment: Environment, stack: str, function: str) -> dict[st
 
 def test_the_gateway_reads_what_is_set_and_nothing_else(prod: Environment) -> None:
     chat, stream = (variables_of(prod, "Api", f"{door}Gateway").keys() for door in ("Chat", "Stream"))
-    assert stream == OURS | FOR_POWERTOOLS | FOR_THE_ADAPTER
+    assert stream == OURS | FOR_THE_ADAPTER
     assert chat == stream - FOR_THE_ADAPTER - {"MAX_PLAIN_SECONDS"}
 
 

@@ -8,7 +8,7 @@ from constructs import Construct
 
 from infra.alarms import Alarms
 from infra.api import ApiStack
-from infra.metrics import each, ours, server_errors, throttles
+from infra.metrics import client_errors, each, ours, server_errors, throttles
 from infra.settings import Settings
 
 
@@ -19,7 +19,11 @@ def add_dashboard(scope: Construct, settings: Settings, api: ApiStack, alarms: A
     )
     dashboard.add_widgets(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms.all, width=24, height=2))
     dashboard.add_widgets(
-        _graph("Requests", [ours(settings, "Requests", "Sum"), ours(settings, "Errors", "Sum")]),
+        _graph(
+            "Requests",
+            # What a stage throttles comes to no function: it is seen among the doors' 4xx alone.
+            [ours(settings, "Requests", "Sum"), ours(settings, "Errors", "Sum"), *client_errors(api).values()],
+        ),
         _graph("Requests by model, provider, origin, outcome", [each(settings, "Requests", "Sum")]),
         _graph(
             "Failures",

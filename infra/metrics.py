@@ -42,6 +42,14 @@ def server_errors(api: ApiStack) -> dict[str, cloudwatch.Metric]:
     }
 
 
+def client_errors(api: ApiStack) -> dict[str, cloudwatch.Metric]:
+    """By door: what it answered with 4xx, what its stage throttled included."""
+    return {
+        "Chat": api.chat.stage.metric_client_error(period=FIVE_MINUTES, statistic="Sum", label="chat 4xx"),
+        "Stream": api.stream.api.metric_client_error(period=FIVE_MINUTES, statistic="Sum", label="stream 4xx"),
+    }
+
+
 def throttles(api: ApiStack) -> dict[str, cloudwatch.Metric]:
     """By door: calls for which Lambda had no room."""
     return {

@@ -34,6 +34,7 @@ class EdgeSecret(Construct):
                 exclude_punctuation=True, password_length=48
             ),
         )
+        secret.apply_removal_policy(removal(settings))
         acknowledge(
             secret,
             {"AwsSolutions-SMG4": "CloudFront reads it at deploy only: a rotation without a deploy would lock it out."},

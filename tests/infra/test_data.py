@@ -33,7 +33,7 @@ def test_data_is_kept_in_prod_and_goes_with_its_stack_elsewhere(dev: Environment
     for environment, policy in ((dev, "Delete"), (prod, "Retain")):
         for stack in ("Data", "Api", "Edge"):
             for id_, resource in environment.templates[stack]["Resources"].items():
-                if resource["Type"].removeprefix("AWS::") in kept and not id_.startswith("EdgeSecret"):
+                if resource["Type"].removeprefix("AWS::") in kept:
                     assert resource["DeletionPolicy"] == policy, id_
     for environment, wanted in ((dev, False), (prod, True)):
         for table in environment.resources("Data", "DynamoDB::Table").values():
@@ -100,6 +100,12 @@ def test_the_seed_runs_again_when_an_answer_has_changed(tmp_path: Path, dev: Env
     assert dev.one("Data", "Custom::LexoraSeed")["Content"] == before
     files[7].write_text('{"response": "another"}')
     assert seed.content_hash([*files, seed.MODEL_MAP]) != before
+
+
+def test_the_seed_runs_again_when_what_it_fills_is_replaced(dev: Environment) -> None:
+    filled = dev.one("Data", "Custom::LexoraSeed")
+    assert filled["Table"]["Ref"].startswith("Answers")
+    assert filled["Bucket"]["Ref"].startswith("Config")
 
 
 def test_the_hash_tells_files_apart(tmp_path: Path) -> None:

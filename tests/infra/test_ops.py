@@ -99,6 +99,8 @@ def test_the_dashboard(dev: Environment) -> None:
     shown = json.dumps(body)
     for name in ("Requests", "Errors", "TokensIn", "TokensOut", "CostUsd", "Ttft", "Duration", "UpstreamFailed"):
         assert name in shown
+    requests = next(it["properties"] for it in body["widgets"] if it["properties"].get("title") == "Requests")
+    assert {"chat 4xx", "stream 4xx"} <= {line[-1].get("label") for line in requests["metrics"]}
     for name in ("Requests", "CostUsd"):
         by_request = "{Lexora,service,environment,model,provider,origin,outcome}"
         assert f"""SEARCH('{by_request} MetricName=\\"{name}\\" environment=\\"dev\\"'""" in shown

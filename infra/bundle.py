@@ -1,11 +1,9 @@
-"""The zip of all functions: built with pip alone, the same on every machine."""
+"""The zip of all functions: built with pip alone, the same on every machine that has the functions' Python."""
 
-import compileall
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from py_compile import PycInvalidationMode
 from typing import Any
 
 import aws_cdk as cdk
@@ -60,11 +58,25 @@ def build(output: Path, python: str, architecture: str) -> None:
     for path in output.rglob("*"):
         # Whatever the umask of this machine, Lambda's user reads everything and starts the scripts.
         path.chmod(0o755 if path.is_dir() or path.suffix == ".sh" else 0o644)
-    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
-        # A function cannot write where its code lies, so what is not compiled here is compiled at each cold start.
-        for name in _AT_EVERY_START:
-            unchecked = PycInvalidationMode.UNCHECKED_HASH  # no time of a file in it
-            compileall.compile_dir(output / name, quiet=1, stripdir=str(output), invalidation_mode=unchecked)
+    precompile(output, python)
+
+
+def precompile(output: Path, python: str) -> None:
+    """A function cannot write where its code lies: what is not compiled here is compiled at each cold start.
+
+    Bytecode is of one version: without that Python on this machine there is none, and all works still.
+    """
+    here = python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    if command := sys.executable if here else shutil.which(f"python{python}"):
+        subprocess.run(  # noqa: S603 - all of it is ours
+            [
+                *(command, "-I", "-m", "compileall", "-q", "-s", str(output)),
+                *("--invalidation-mode", "unchecked-hash"),  # no time of a file in it
+                *(str(output / name) for name in _AT_EVERY_START),
+            ],
+            check=False,  # version managers put commands into PATH that only say what to install
+            stdout=sys.stderr,
+        )
 
 
 @jsii.implements(cdk.ILocalBundling)

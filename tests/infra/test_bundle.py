@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.bundle import build
+from infra.bundle import build, precompile
 from lexora.core.model_map import parse_model_map
 from lexora.providers.table import PROVIDERS
 from tests.infra.synthesis import ROOT, context_of
@@ -60,7 +60,7 @@ def test_the_zip_holds_what_the_functions_use(content: Path) -> None:
 def test_the_zip_holds_nothing_that_they_do_not(content: Path) -> None:
     there = {path.name for path in content.iterdir()}
     assert not {"boto3", "botocore", "uvloop", "yaml", "xllamacpp", "numpy", "bin", "aws_cdk", "infra"} & there
-    assert not [name for name in files(content) if "__pycache__" in name or name.endswith(".pyc")]
+    assert not [name for name in files(content) if name.endswith(".pyc") and ".cpython-313." not in name]
 
 
 def test_the_streaming_function_can_be_started(content: Path) -> None:
@@ -99,6 +99,25 @@ def test_where_the_python_is_the_functions_what_every_start_imports_is_compiled(
         folder, _, name = module.rpartition("/")
         assert f"{folder}/__pycache__/{name}.{sys.implementation.cache_tag}.pyc" in built
     assert sum(len(data) for data, _ in built.values()) <= MOST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("command", "compiled"),
+    [(f'exec "{sys.executable}" "$@"', True), ("exit 127", False), (None, False)],
+    ids=["there", "broken", "not there"],
+)
+def test_another_python_is_looked_for_in_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str | None, compiled: bool
+) -> None:
+    (tmp_path / "zip" / "lexora").mkdir(parents=True)
+    (tmp_path / "zip" / "lexora" / "one.py").write_text("ONE = 1")
+    if command:
+        (tmp_path / "python3.99").write_text(f"#!/bin/sh\n{command}\n")
+        (tmp_path / "python3.99").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    precompile(tmp_path / "zip", "3.99")
+    there = files(tmp_path / "zip").keys() - {"lexora/one.py"}
+    assert there == ({f"lexora/__pycache__/one.{sys.implementation.cache_tag}.pyc"} if compiled else set())
 
 
 def test_the_default_model_map_is_valid(content: Path) -> None:

@@ -74,8 +74,6 @@ class Cloud:
             "LOG_LEVEL": "INFO",
             "MAX_SECONDS": "28",
             "RECORD_TTL_DAYS": "90",
-            "POWERTOOLS_SERVICE_NAME": "lexora",
-            "POWERTOOLS_METRICS_NAMESPACE": "Lexora",
         }
         return self.emulator.environment({**ours, **(extra or {})})
 

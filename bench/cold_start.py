@@ -51,7 +51,7 @@ _VARIABLES = {
     "ALLOW_ORIGINS": "*",
     "MESSAGE_TEXT": "true",
     "LOG_LEVEL": "INFO",
-    "MAX_SECONDS": "28",
+    "MAX_SECONDS": "24",
     "RECORD_TTL_DAYS": "30",
 }
 _KEYS = {"answers": {"prompt": "S", "variant": "N"}, "requests": {"request_id": "S"}}

@@ -72,7 +72,7 @@ class Cloud:
             "ALLOW_ORIGINS": "https://app.example.com, http://localhost:5173",
             "MESSAGE_TEXT": "true",
             "LOG_LEVEL": "INFO",
-            "MAX_SECONDS": "28",
+            "MAX_SECONDS": "24",
             "RECORD_TTL_DAYS": "90",
         }
         return self.emulator.environment({**ours, **(extra or {})})

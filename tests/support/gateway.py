@@ -27,6 +27,7 @@ _FOREIGN = (
     "ANTHROPIC_BASE_URL",
     "LEXORA_CONFIG",
     "MAKEFLAGS",
+    "MAKELEVEL",
 )
 
 

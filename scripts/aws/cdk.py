@@ -51,7 +51,7 @@ def destroy(account: Account, arguments: str) -> None:
     elif account.settings.removal == "retain":
         say("the stacks are gone; tables, buckets, secrets and log groups are kept (removal: retain)")
     else:
-        say("the stacks are gone, and their data with them")
+        say("the stacks are gone; tables, buckets and secrets with them (some log groups may stay: docs/deploy.md)")
 
 
 def bootstrap(account: Account, arguments: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from infra.settings import Settings
 from lexora.entry.model_map import read_model_map
+from tests.infra.conftest import EVERYTHING
+from tests.infra.synthesis import STACKS, synthesise
 from tests.support.gateway import ROOT
 
 PAGE = (ROOT / "docs" / "deploy.md").read_text()
@@ -60,6 +62,17 @@ def test_the_rights_name_what_the_scripts_call() -> None:
     source = "".join(path.read_text() for path in Path(ROOT / "scripts" / "aws").glob("*.py"))
     called = set(re.findall(r'client\("[a-z0-9]+"\)\.([a-z_]+)\(|client\.get_paginator\("([a-z_]+)"\)', source))
     assert {one or other for one, other in called} == {*calls, "get_caller_identity"}  # which everybody may
+
+
+def test_cloudformation_may_do_something_of_every_service_in_the_templates(tmp_path: Path) -> None:
+    policy = json.loads(re.findall(r"```json\n(.+?)```", section("Rights"), re.DOTALL)[1])
+    assert len("".join(json.dumps(policy).split())) <= 6144, "IAM takes no larger managed policy"
+    allowed = {action for statement in policy["Statement"] for action in as_list(statement["Action"])}
+    templates = synthesise(tmp_path, {"environment": "prod", **EVERYTHING}).templates
+    types = {resource["Type"] for stack in STACKS for resource in templates[stack]["Resources"].values()}
+    services = {type_.split("::")[1].lower() for type_ in types if type_.startswith("AWS::")} - {"cdk"}
+    services = {"apigateway" if service == "apigatewayv2" else service for service in services}
+    assert services == {action.partition(":")[0] for action in allowed} - {"ssm"}  # the bootstrap's parameter
 
 
 def section(heading: str) -> str:

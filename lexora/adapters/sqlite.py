@@ -7,10 +7,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from lexora.core.record import Record
+from lexora.core.record import COLUMNS, Record
 
-# The texts of a request go to the log, if anywhere.
-_COLUMNS = [name for name in Record.__struct_fields__ if name not in ("latest_user_message", "context_tail")]
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -20,8 +18,8 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
 """
 # A batch that is written again after an error does not count twice.
-_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - our own column names
-_ROW = f"({', '.join('?' * len(_COLUMNS))})"
+_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(COLUMNS)}) VALUES "  # noqa: S608 - our own column names
+_ROW = f"({', '.join('?' * len(COLUMNS))})"
 # sqlite3 gives up the interpreter's lock and takes it again for every statement, which under load costs more than the
 # insert; so there is a statement for many rows, within SQLite's 32,766 parameters.
 _MANY = 100
@@ -49,7 +47,7 @@ def _add_columns(connection: sqlite3.Connection) -> None:
     """Gives `requests` the columns of Record that it does not have yet: all of them at first, new ones later."""
     known = {row[1] for row in connection.execute("PRAGMA table_info(requests)")}
     kinds = get_type_hints(Record)
-    for name in _COLUMNS:
+    for name in COLUMNS:
         if name not in known:
             kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
@@ -92,7 +90,7 @@ class SqliteRecords:
         _add_columns(self._connection)
 
     def write(self, records: list[Record]) -> None:
-        count = len(_COLUMNS)
+        count = len(COLUMNS)
         rows = [msgspec.structs.astuple(record)[:count] for record in records]
         try:
             self._insert(rows)

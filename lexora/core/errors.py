@@ -2,6 +2,8 @@
 
 LexoraError
 ├── InvalidRequest           400   the request cannot be understood, or asks what nobody here can do
+│   ├── Unauthorized         401   no key, or none that is valid
+│   ├── Forbidden            403   the key does not allow it
 │   ├── HostNotAllowed       403   the Host header names somebody else
 │   ├── RequestTimeout       408   the body did not come
 │   ├── NotFound             404   no such path or prepared answer
@@ -9,12 +11,16 @@ LexoraError
 │   ├── MethodNotAllowed     405
 │   ├── PayloadTooLarge      413
 │   └── UnsupportedMediaType 415
+├── RateLimited              429   more requests or tokens a minute than allowed
+├── BudgetExceeded           429   the money for the day or month is spent
+├── LimitsUnavailable        503   the store of the limits does not answer
 ├── NoModelConnected         503   there is nothing to forward to
 ├── AnswersUnavailable       503   the store of the prepared answers does not answer
 ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
 └── UpstreamError            …     what became of a call to an upstream
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
     │   └── CredentialMissing 503  nor can it be, without the key
+    ├── Busy                 503   nothing was sent: no place in the queue, or the circuit is open
     ├── UpstreamBroken       502   cut, closed, or not understandable
     ├── UpstreamTimeout      504   stalled
     └── UpstreamRefused      …     the upstream's own error
@@ -54,6 +60,16 @@ class InvalidRequest(LexoraError):
     type = "invalid_request_error"
 
 
+class Unauthorized(InvalidRequest):
+    status = 401
+    default_code = "invalid_api_key"
+
+
+class Forbidden(InvalidRequest):
+    status = 403
+    default_code = "permission_denied"
+
+
 class HostNotAllowed(InvalidRequest):
     status = 403
     default_code = "host_not_allowed"
@@ -89,6 +105,24 @@ class UnsupportedMediaType(InvalidRequest):
     default_code = "unsupported_media_type"
 
 
+class RateLimited(LexoraError):
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(LexoraError):
+    status = 429
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+
+class LimitsUnavailable(LexoraError):
+    status = 503
+    type = "service_unavailable"
+    default_code = "limits_unavailable"
+
+
 class NoModelConnected(LexoraError):
     status = 503
     type = "service_unavailable"
@@ -120,6 +154,13 @@ class CredentialMissing(UpstreamUnreachable):
     status = 503
     type = "service_unavailable"
     default_code = "credential_missing"
+
+
+class Busy(UpstreamError):
+    """`code` says why: queue_full, queue_timeout, circuit_open."""
+
+    status = 503
+    type = "service_unavailable"
 
 
 class UpstreamBroken(UpstreamError):

@@ -49,8 +49,9 @@ class Price(_Strict):
 
 
 class Timeouts(_Strict):
-    """Seconds: to connect, between two pieces of a stream, and for the whole answer."""
+    """Seconds: to connect, to the first token of a stream, between two pieces of it, and for the whole answer."""
 
+    first_token: float | None = Field(None, gt=0)
     connect: float = Field(5.0, gt=0)
     idle: float = Field(120.0, gt=0)
     total: float = Field(600.0, gt=0)
@@ -92,6 +93,10 @@ class Deployment(_Strict):
     A header's value may be such a reference too. `base_url`, `credential` and `origin` (whose it is: the user's own or
     paid by the token) may be left out for the provider's own. Without a price, a deployment of the user's own costs
     nothing and a paid one an unknown amount.
+
+    `concurrency` is how many requests it takes at a time (None: what the server says, for the user's own).
+    `priority_scheduling` says that the server orders them itself (vLLM's `--scheduling-policy priority`).
+    `context_window` is in tokens: a request that is too long for one deployment goes to the next with a larger one.
     """
 
     provider: str
@@ -103,6 +108,9 @@ class Deployment(_Strict):
     weight: float | None = Field(None, gt=0)
     price: Price | None = None
     timeouts: Timeouts = Timeouts.model_construct()
+    concurrency: int | None = Field(None, ge=1)
+    priority_scheduling: bool = False
+    context_window: int | None = Field(None, ge=1)
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], _HeaderText] = {}
 
     @property

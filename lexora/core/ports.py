@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lexora.core.chat import ChatRequest
+from lexora.core.keys import Key
 from lexora.core.record import Record
 from lexora.core.usage import Usage
 
@@ -88,6 +90,12 @@ class AnswerStore(Protocol):
 class Ledger(Protocol):
     """Keeps one record per request."""
 
+    def admit(self, record: Record) -> None:
+        """Notes a request that is about to be forwarded, or its changed reservation: should the process be killed, its
+        record is this one. Raises OSError.
+        """
+        ...
+
     def add(self, record: Record) -> None:
         """Takes a finished record. Never raises, and never blocks where other requests would have to wait."""
         ...
@@ -101,3 +109,58 @@ class RecordSink(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class KeyStore(Protocol):
+    """The API keys. Its methods may block for as long as a look-up takes."""
+
+    def get(self, key_id: str) -> Key | None:
+        """A key by its id. Raises OSError."""
+        ...
+
+    def all(self) -> list[Key]:
+        """Every key, oldest first, revoked ones included. Raises OSError."""
+        ...
+
+    def put(self, key: Key) -> None:
+        """Stores a key in the place of the one with its id. Raises OSError."""
+        ...
+
+
+class Claim(NamedTuple):
+    """So much of one thing for one subject in one window; `limit` None only counts.
+
+    `subject` is `user:…`, `key:…` or `all`, `window` such as `minute:29404800` or `day:2026-11-24`, `measure` what is
+    counted: requests, tokens or nanodollars. `ends_at` (seconds since the epoch) is when the window is over.
+    """
+
+    subject: str
+    window: str
+    measure: str
+    amount: int
+    limit: int | None
+    ends_at: float
+
+
+class LimitStore(Protocol):
+    """Counts what is used; no two reservations together pass a limit. Its methods may block as a look-up does."""
+
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+        """Adds every claim's amount, or none of them.
+
+        Returns the first claim that does not fit, or None, and what is used of each claim's window (after a refusal at
+        least that of the refused one, others 0). Raises OSError, and nothing is reserved then.
+        """
+        ...
+
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+        """Counts `amounts` in the place of what the claims reserved, whatever the limits. Raises OSError."""
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Checks the tokens of an OIDC issuer."""
+
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of a valid token. Raises Unauthorized, and OSError if the issuer's keys cannot be had."""
+        ...

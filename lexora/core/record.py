@@ -7,20 +7,24 @@ import msgspec
 
 Origin = Literal["edge", "fixed", "cache", "own", "paid"]
 Outcome = Literal["completed", "failed", "client_left"]
+Priority = Literal["high", "normal", "low"]
 
 
 class Record(msgspec.Struct, gc=False):
     """What became of one request. Times are milliseconds, `created_at` seconds since the epoch.
 
     `usage_estimated` says that the upstream's count never came (a client that left, a stream that broke).
-    `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. The two texts are for the log
-    alone: no table keeps them.
+    `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
+    a place, `upstream_ms` what its calls of upstreams took. `failed_attempts` are those that another followed, as JSON:
+    `[{"deployment": …, "error": …, "ms": …, "tokens": …}]`, empty if there is none. Until it is settled, a request that
+    was admitted counts what is reserved for it. The fields after `failed_attempts` are in no table.
     """
 
     request_id: str
     created_at: float
     endpoint: str
     user_id: str | None = None
+    key_id: str | None = None
     model: str = ""
     upstream_model: str = ""
     deployment: str = ""
@@ -35,15 +39,25 @@ class Record(msgspec.Struct, gc=False):
     cost_usd: float | None = 0.0
     attempts: int = 0
     malformed_events: int = 0
+    priority: Priority | None = None
+    queue_ms: float | None = None
+    upstream_ms: float | None = None
     ttft_ms: float | None = None
     duration_ms: float = 0.0
     outcome: Outcome = "completed"
     status: int = 200
     error_code: str | None = None
     error_message: str | None = None
+    failed_attempts: str = ""
+    trace_parent: str = ""
     latest_user_message: str = ""
     context_tail: str = ""
 
+
+# What tables keep of a record.
+COLUMNS = [
+    name for name in Record.__struct_fields__ if name not in ("trace_parent", "latest_user_message", "context_tail")
+]
 
 _system_random = SystemRandom()
 

@@ -25,6 +25,7 @@ class Server(_Section):
     host: str = "127.0.0.1"
     port: Port = 8001
     max_body_mb: float = Field(32, gt=0)
+    grace_seconds: float = Field(30, ge=0)
     allowed_hosts: list[str] = []
 
 
@@ -58,9 +59,15 @@ class Priorities(_Section):
 
 
 class Queue(_Section):
+    """What waits for a place at an own model server: at most `max_size`, each for at most `default_timeout` seconds.
+
+    Of `priorities` the lower goes first; whoever waits gains one point every `ageing_seconds`.
+    """
+
     max_size: int = Field(100, ge=0)
     default_timeout: float = Field(60, gt=0)
     priorities: Priorities = Priorities()
+    ageing_seconds: float = Field(5, gt=0)
 
 
 class RateLimit(_Section):
@@ -69,14 +76,70 @@ class RateLimit(_Section):
 
 
 class RateLimits(_Section):
+    """Of each user; those who are not named have `default`."""
+
     default: RateLimit = RateLimit()
     users: dict[str, RateLimit] = {}
 
 
+class Budget(_Section):
+    usd_per_day: float | None = Field(None, ge=0)
+    usd_per_month: float | None = Field(None, ge=0)
+
+
+class Budgets(_Section):
+    """What may be spent: by all together, and by each user; those who are not named have `default`."""
+
+    everyone: Budget = Budget()
+    default: Budget = Budget()
+    users: dict[str, Budget] = {}
+
+
+class StoreFailure(_Section):
+    """Whether requests go on (`open`) or not (`closed`) while limits cannot be counted."""
+
+    own: Literal["open", "closed"] = "open"
+    paid: Literal["open", "closed"] = "closed"
+
+
 class Retry(_Section):
+    """Attempts of one request in all; before the same deployment is asked again, `delay_seconds`, then longer."""
+
     max_attempts: int = Field(3, ge=1)
     delay_seconds: float = Field(1.0, ge=0)
     backoff_multiplier: float = Field(2.0, ge=1)
+
+
+class Circuit(_Section):
+    """After `failures` in a row a deployment is left alone for `cooldown_seconds`, and then tried with one request."""
+
+    failures: int = Field(5, ge=1)
+    cooldown_seconds: float = Field(10, gt=0)
+
+
+class Jwt(_Section):
+    """Tokens of an OIDC issuer as an alternative to keys.
+
+    `user_claim` says who the user is. Whoever's `admin_claim` holds `admin_value`, or is a list with it, is an admin.
+    """
+
+    issuer: HttpUrl
+    audience: str = Field(min_length=1)
+    jwks_url: HttpUrl | None = None
+    user_claim: str = "sub"
+    admin_claim: str | None = None
+    admin_value: str = "admin"
+
+
+class Auth(_Section):
+    """Who needs a key. Unless `required` says it, whoever asks on another address than this machine's own.
+
+    Prepared answers need one only if `prepared_answers` says so.
+    """
+
+    required: bool | None = None
+    prepared_answers: bool = False
+    jwt: Jwt | None = None
 
 
 class Logging(_Section):
@@ -88,8 +151,17 @@ class Logging(_Section):
 
 
 class Metrics(_Section):
+    """A port of its own for /metrics and /health, for whoever can reach it: no key is needed there."""
+
     enabled: bool = True
+    host: str = "127.0.0.1"
     port: Port = 9090
+
+
+class Tracing(_Section):
+    """Where traces go: an OTLP endpoint over HTTP, such as http://localhost:4318."""
+
+    endpoint: HttpUrl
 
 
 def _origin(origin: str) -> str:
@@ -122,11 +194,16 @@ class Settings(_Section):
     model_map: Path | None = None
     answers: Path | None = None
     data: Path | None = None
-    queue: Queue | None = None
+    queue: Queue = Queue()
+    auth: Auth = Auth()
     rate_limits: RateLimits | None = None
-    retry: Retry | None = None
+    budgets: Budgets = Budgets()
+    on_store_failure: StoreFailure = StoreFailure()
+    retry: Retry = Retry()
+    circuit: Circuit = Circuit()
     logging: Logging = Logging()
     metrics: Metrics | None = None
+    tracing: Tracing | None = None
     cors: Cors = Cors()
 
     @model_validator(mode="after")

@@ -15,7 +15,6 @@ from lexora.core.routing import HOW_TO_CONNECT
 from lexora.entry.config import Settings
 
 _MOST_LISTED = 12
-_PLANNED = ("queue", "rate_limits", "retry", "metrics")
 
 
 def start_screen(listener: socket.socket, setup: Setup, database: Path, settings: Settings) -> str:
@@ -31,9 +30,6 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, settings
         *_section("data", [str(database.resolve())]),
         *_section("docs", [f"{url}/docs"]),
     ]
-    idle = [name for name in _PLANNED if getattr(settings, name) is not None]
-    if idle:
-        lines += _section("note", [f"{', '.join(idle)}: read and checked, not in force in this version"])
     if listener.getsockname()[0] not in ("127.0.0.1", "::1"):
         lines += _section("note", ["whoever can reach this address can use these models"])
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompts[0].prompt if prompts else "Hello"}]})

@@ -147,11 +147,6 @@ def test_the_url_can_be_opened_as_it_stands(host: str, url: str) -> None:
     assert open_to_others == (host not in ("127.0.0.1", "::1"))
 
 
-def test_what_is_read_and_not_in_force_is_said() -> None:
-    settings = Settings.model_validate({"queue": {}, "retry": {}})
-    assert "queue, retry: read and checked, not in force in this version" in screen(settings=settings)
-    assert "not in force" not in screen()
-
 
 def test_without_prompts_there_is_still_a_line_to_try() -> None:
     assert '"content":"Hello"' in curl_of(screen(prompts=()))

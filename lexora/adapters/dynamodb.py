@@ -72,7 +72,8 @@ class DynamoAnswers:
 class DynamoRecords:
     """A sink for the ledger: an item a request, which DynamoDB drops `ttl_days` after the request (`expires_at`).
 
-    A record that is written again, after an error, takes its own place and does not count twice.
+    The table's keys are `day` (S), the UTC date of the request, and `request_id` (S), which sorts by time. A record
+    that is written again, after an error, takes its own place and does not count twice.
     """
 
     def __init__(self, client: Any, table: str, ttl_days: float) -> None:
@@ -90,6 +91,7 @@ class DynamoRecords:
 
     def _item(self, record: Record) -> _Item:
         item = {name: _value(getattr(record, name)) for name in COLUMNS}
+        item["day"] = {"S": time.strftime("%Y-%m-%d", time.gmtime(record.created_at))}
         item["expires_at"] = _value(int(record.created_at + self._ttl_seconds))
         return {name: value for name, value in item.items() if value is not None}
 

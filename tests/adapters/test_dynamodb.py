@@ -8,7 +8,7 @@ import pytest
 
 from lexora.adapters import dynamodb
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
-from lexora.core.record import Record, RequestIds
+from lexora.core.record import COLUMNS, Record, RequestIds
 from tests.support.emulator import Emulator
 
 DAY = 86_400
@@ -55,7 +55,7 @@ def table(emulator: Emulator) -> str:
 @pytest.fixture
 def requests(emulator: Emulator) -> str:
     """A table for records."""
-    return emulator.table(request_id="S")
+    return emulator.table(day="S", request_id="S")
 
 
 @pytest.fixture
@@ -156,13 +156,13 @@ def test_every_field_but_the_texts_is_kept(emulator: Emulator, requests: str) ->
     facts: dict[str, Any] = {
         "user_id": "takahito", "origin": "paid", "stream": True, "usage_estimated": False, "tokens_in": 12,
         "cost_usd": 0.000123, "ttft_ms": 12.5, "latest_user_message": "my secret", "context_tail": "my secret",
-        "error_code": "upstream_broken", "error_message": "", "model": "チャット",
+        "error_code": "upstream_broken", "error_message": "", "model": "チャット", "key_id": "0a1b", "priority": "low",
+        "queue_ms": 1.5, "upstream_ms": 2.5, "trace_parent": "my secret",
     }  # fmt: skip
     sent = record(**facts)
     DynamoRecords(emulator.client("dynamodb"), requests, ttl_days=1).write([sent])
     (item,) = emulator.items(requests)
-    texts = {"latest_user_message", "context_tail"}
-    assert set(item) == {*Record.__struct_fields__, "expires_at"} - texts
+    assert set(item) == {*COLUMNS, "day", "expires_at"}
     assert "my secret" not in str(item)
     assert item["request_id"] == {"S": sent.request_id}
     assert (item["stream"], item["usage_estimated"]) == ({"BOOL": True}, {"BOOL": False})
@@ -175,6 +175,15 @@ def test_what_is_not_known_is_left_out(emulator: Emulator, requests: str) -> Non
     DynamoRecords(emulator.client("dynamodb"), requests, ttl_days=1).write([record(cost_usd=None)])
     (item,) = emulator.items(requests)
     assert {"user_id", "origin", "cost_usd", "ttft_ms", "error_code", "error_message"} & set(item) == set()
+
+
+@pytest.mark.parametrize(("created_at", "day"), [(1_795_219_199.999, "2026-11-20"), (1_795_219_200.0, "2026-11-21")])
+def test_a_record_is_kept_with_those_of_its_day(emulator: Emulator, requests: str, created_at: float, day: str) -> None:
+    """In UTC, whatever the machine's time zone."""
+    sent = record()
+    sent.created_at = created_at
+    DynamoRecords(emulator.client("dynamodb"), requests, ttl_days=1).write([sent])
+    assert emulator.items(requests)[0]["day"] == {"S": day}
 
 
 @pytest.mark.parametrize(("days", "expires_at"), [(1, 1_795_260_267 + DAY), (90, 1_795_260_267 + 90 * DAY)])

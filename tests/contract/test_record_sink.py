@@ -69,7 +69,7 @@ def _snake(name: str) -> str:
 
 def _dynamodb(request: pytest.FixtureRequest) -> Iterator[Subject]:
     emulator: Emulator = request.getfixturevalue("emulator")
-    client, table = emulator.client("dynamodb"), emulator.table(request_id="S")
+    client, table = emulator.client("dynamodb"), emulator.table(day="S", request_id="S")
 
     def read() -> list[dict[str, Any]]:
         unknown = dict.fromkeys(Record.__struct_fields__)
@@ -80,7 +80,7 @@ def _dynamodb(request: pytest.FixtureRequest) -> Iterator[Subject]:
         DynamoRecords(client, table, ttl_days=1),
         read,
         fail=lambda: client.delete_table(TableName=table),
-        recover=lambda: emulator.table(table, request_id="S"),
+        recover=lambda: emulator.table(table, day="S", request_id="S"),
     )
 
 

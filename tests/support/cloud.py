@@ -30,7 +30,7 @@ class Cloud:
         self.prefix = f"/{emulator.name('cloud')}/{STAGE}/"
         self.bucket = emulator.bucket()
         self.answers = emulator.table(prompt="S", variant="N")
-        self.requests = emulator.table(request_id="S")
+        self.requests = emulator.table(day="S", request_id="S")
         DynamoAnswers(emulator.client("dynamodb"), self.answers).replace(load_prepared(SHIPPED)[1])
         if models is not None:
             self.put_models(models)

@@ -165,8 +165,10 @@ class Environment:
 
     def record(self, request_id: str) -> dict[str, Any]:
         """The record of a request, types left out; empty if there is none."""
+        day = time.strftime("%Y-%m-%d", time.gmtime(int(request_id[:12], 16) / 1e3))
+        key = {"day": {"S": day}, "request_id": {"S": request_id}}
         found = self.emulator.client("dynamodb").get_item(
-            TableName=self.outputs["RequestsTableName"], Key={"request_id": {"S": request_id}}, ConsistentRead=True
+            TableName=self.outputs["RequestsTableName"], Key=key, ConsistentRead=True
         )
         return {name: next(iter(value.values())) for name, value in found.get("Item", {}).items()}
 

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+import msgspec
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
 from lexora.core.record import Record
@@ -62,7 +63,9 @@ class EmfMetrics:
 
 def _failed_attempts(record: Record) -> int:
     """How often an upstream failed, also where a fallback then answered. A client's mistake is no failure of it."""
-    return record.attempts if record.outcome == "failed" and record.status >= 500 else max(record.attempts - 1, 0)
+    failed = len(msgspec.json.decode(record.failed_attempts)) if record.failed_attempts else 0
+    # The last attempt of a failed request is among them only if another was to follow.
+    return failed + (record.outcome == "failed" and record.status >= 500 and record.attempts > failed)
 
 
 def _model(record: Record) -> str:

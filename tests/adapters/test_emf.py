@@ -34,6 +34,8 @@ FORWARDED: dict[str, Any] = {
     "ttft_ms": 12.5,
     "duration_ms": 99.25,
 }
+ONE = '[{"deployment":"a","error":"upstream_broken","ms":1.5,"tokens":3}]'
+TWO = '[{"deployment":"a","error":"upstream_broken"},{"deployment":"b","error":null}]'
 FAILED = {"outcome": "failed", "ttft_ms": None}
 
 
@@ -133,11 +135,13 @@ def test_what_did_not_happen_is_not_measured(capsys: pytest.CaptureFixture[str])
     [
         ({}, 0, 0),
         ({"outcome": "client_left", "status": 499}, 0, 0),
-        ({"attempts": 3}, 0, 2),
+        ({"attempts": 3}, 0, 0),
+        ({"attempts": 3, "failed_attempts": TWO}, 0, 2),
         ({"attempts": 0, "provider": ""}, 0, 0),
         ({**FAILED, "status": 502}, 1, 1),
-        ({**FAILED, "status": 502, "attempts": 2}, 1, 2),
-        ({**FAILED, "status": 400, "attempts": 2}, 1, 1),
+        ({**FAILED, "status": 502, "attempts": 2, "failed_attempts": ONE}, 1, 2),
+        ({**FAILED, "status": 502, "attempts": 2, "failed_attempts": TWO}, 1, 2),
+        ({**FAILED, "status": 400, "attempts": 2, "failed_attempts": ONE}, 1, 1),
         ({**FAILED, "status": 503}, 1, 1),
         ({**FAILED, "status": 504}, 1, 1),
         ({**FAILED, "status": 429}, 1, 0),

@@ -150,8 +150,8 @@ class PrometheusMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
-            yield from self._counters()
-            yield from self._histograms()
+            families = [*self._counters(), *self._histograms()]
+        yield from families
         yield from _gauges([*self._own, *self._live()])
 
     def _counters(self) -> list[Metric]:

@@ -51,6 +51,11 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
     error_code: str | None = None
     error_message: str | None = None
     malformed_events: int = 0
+    key_id: str | None = None
+    priority: str | None = None
+    queue_wait_ms: float | None = None
+    upstream_ms: float | None = None
+    failed_attempts: msgspec.Raw | UnsetType = UNSET
 
 
 class JsonLog:
@@ -102,6 +107,11 @@ class JsonLog:
             record.error_code,
             record.error_message,
             record.malformed_events,
+            record.key_id,
+            record.priority,
+            None if record.queue_ms is None else round(record.queue_ms, 3),
+            None if record.upstream_ms is None else round(record.upstream_ms, 3),
+            msgspec.Raw(record.failed_attempts) if record.failed_attempts else UNSET,
         )
 
 

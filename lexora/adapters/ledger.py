@@ -1,10 +1,12 @@
 """The ledger: in batches behind the requests' backs, or at once where a process may be frozen after each."""
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from lexora.core.ports import RecordSink
 from lexora.core.record import Record
@@ -17,14 +19,33 @@ MOST_WAITING = 200_000
 log = logging.getLogger("lexora")
 
 
+class Notes(Protocol):
+    """Where requests are written down before they are forwarded, until they are in the first sink."""
+
+    def admit(self, record: Record) -> None:
+        """Raises OSError."""
+        ...
+
+    def finish(self, record: Record) -> None:
+        """Raises OSError. A record that was not admitted is passed over."""
+        ...
+
+    def done(self, request_ids: Iterable[str]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class BatchedLedger:
     """The port `Ledger`. A record is in every sink within FLUSH_SECONDS and what one batch takes to write.
 
-    `close` writes what is left, so an orderly end loses nothing; a killed process loses what is younger.
-    A sink that fails gets its records again with the next batch; in the end it has CLOSE_SECONDS to recover.
+    `close` writes what is left, so an orderly end loses nothing; a killed process loses what is younger and not in the
+    journal. A sink that fails gets its records again with the next batch; in the end it has CLOSE_SECONDS to recover.
+    What is given up then, or because too much waits, stays in the journal for the next start, as far as it was
+    admitted.
     """
 
-    def __init__(self, sinks: Sequence[RecordSink]) -> None:
+    def __init__(self, sinks: Sequence[RecordSink], journal: Notes | None = None) -> None:
+        self._journal = journal
         self._waiting: deque[Record] = deque()
         self._backlogs: list[tuple[RecordSink, list[Record]]] = [(sink, []) for sink in sinks]
         self._stop = threading.Event()
@@ -32,17 +53,26 @@ class BatchedLedger:
         self._thread.start()
 
     def admit(self, record: Record) -> None:
-        pass
+        if self._journal is not None:
+            self._journal.admit(record)
 
     def add(self, record: Record) -> None:
+        if self._journal is not None:
+            with contextlib.suppress(OSError):  # the record is in memory still, and its admission in the journal
+                self._journal.finish(record)
         self._waiting.append(record)
 
     def close(self) -> None:
-        """Writes what is left and closes the sinks."""
+        """Writes what is left and closes the sinks. Does not wait for a sink that hangs."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(2 * CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.error("the ledger is still writing after %g s and is left alone", 2 * CLOSE_SECONDS)
+            return
         for sink, _ in self._backlogs:
             sink.close()
+        if self._journal is not None:
+            self._journal.close()
 
     def _run(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
@@ -69,6 +99,8 @@ class BatchedLedger:
                 if not was_failing:
                     log.error("the ledger cannot write to %s and will try again: %s", type(sink).__name__, error)  # noqa: TRY400 - no stack trace: it is not a bug
             else:
+                if sink is self._backlogs[0][0] and self._journal is not None:
+                    self._journal.done([record.request_id for record in backlog])
                 backlog.clear()
                 if was_failing:
                     log.info("the ledger writes to %s again", type(sink).__name__)

@@ -7,6 +7,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from lexora.core.limits import day_window, minute_window, month_window, nanodollars
+from lexora.core.ports import Claim
 from lexora.core.record import COLUMNS, Record
 
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
@@ -24,6 +26,12 @@ _ROW = f"({', '.join('?' * len(COLUMNS))})"
 # insert; so there is a statement for many rows, within SQLite's 32,766 parameters.
 _MANY = 100
 _INSERT_MANY = _INSERT + ", ".join([_ROW] * _MANY)
+
+# What has been forwarded in a window, by whoever asked. TOTAL adds as floats do and so never overflows.
+_SPENT = """
+SELECT user_id, key_id, count(*), total(tokens_in) + total(tokens_out), total(cost_usd) FROM requests
+WHERE created_at >= ? AND created_at < ? AND attempts > 0 GROUP BY user_id, key_id
+"""
 
 # How long a write waits while another program holds the file. Answers are written by the event loop, and while records
 # wait, so does the log behind them.
@@ -51,6 +59,7 @@ def _add_columns(connection: sqlite3.Connection) -> None:
         if name not in known:
             kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
+    connection.execute("CREATE INDEX IF NOT EXISTS requests_created_at ON requests (created_at)")
 
 
 class SqliteAnswers:
@@ -86,8 +95,35 @@ class SqliteRecords:
     """A sink for the ledger: the table `requests`, a row a request. Written from one thread."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = _connect(path)
-        _add_columns(self._connection)
+        try:
+            _add_columns(self._connection)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise OSError(f"{path}: {error}") from None
+
+    def spent(self, now: float) -> list[Claim]:
+        """What is used of the windows that `now` is in, by user, by key and by all, for counters that begin anew.
+
+        Raises OSError.
+        """
+        minute = minute_window(now)
+        sums: dict[tuple[str, str, str, float], int] = {}
+        try:
+            for window in (minute, day_window(now), month_window(now)):
+                for user, key, requests, tokens, usd in self._connection.execute(_SPENT, window[1:]):
+                    subjects = ["all", f"user:{user or ''}", *([f"key:{key}"] if key is not None else [])]
+                    counted = {"nanodollars": nanodollars(usd)}
+                    if window is minute:
+                        counted = {"requests": requests, "tokens": int(tokens)}
+                    for subject in subjects:
+                        for measure, amount in counted.items():
+                            place = (subject, window.name, measure, window.ends_at)
+                            sums[place] = sums.get(place, 0) + amount
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: {error}") from None
+        return [Claim(*place[:3], amount, None, place[3]) for place, amount in sums.items() if amount]
 
     def write(self, records: list[Record]) -> None:
         count = len(COLUMNS)

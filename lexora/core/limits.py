@@ -1,0 +1,366 @@
+"""Limits: what a request may use is reserved before it is forwarded, and settled with what it has used.
+
+Windows are fixed: the minute, day or month in UTC. Money is counted in whole nanodollars.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
+from lexora.core.estimates import Estimates, cost_bound, nanodollars
+from lexora.core.keys import NO_LIMITS, Caller, Limits
+from lexora.core.ports import Claim, LimitStore
+
+__all__ = ["Estimates", "Limiter", "Reservation", "Rules", "cost_bound", "nanodollars"]
+
+_DAY = 86_400
+_COMPLAIN_SECONDS = 60.0
+# Settlements that the store has not taken: so many are kept, and so many tried again with one call.
+_MOST_UNSETTLED = 10_000
+_AT_A_TIME = 10
+_NO_RETRY = (b"x-should-retry", b"false")
+_DOWN = "The gateway cannot count what is used at the moment. Try again soon."
+
+
+class Rules(NamedTuple):
+    """`users` have limits of their own, each other user has `default`; of `everyone` together, only money counts.
+
+    `own_open` and `paid_open` say whether requests go on while the store fails, at the user's own deployments and at
+    paid ones.
+    """
+
+    users: Mapping[str, Limits] = {}
+    default: Limits = NO_LIMITS
+    everyone: Limits = NO_LIMITS
+    own_open: bool = True
+    paid_open: bool = False
+
+    def of(self, user_id: str | None) -> Limits:
+        return self.default if user_id is None else self.users.get(user_id, self.default)
+
+
+class Window(NamedTuple):
+    """A stretch of time, in seconds since the epoch."""
+
+    name: str
+    begins_at: float
+    ends_at: float
+
+
+class NotSettled(OSError):
+    """`left` are the claims that a store could not settle, with their amounts, and that may be tried again."""
+
+    def __init__(self, message: str, left: Sequence[tuple[Claim, int]]) -> None:
+        super().__init__(message)
+        self.left = left
+
+
+def minute_window(now: float) -> Window:
+    return _minute(int(now // 60))
+
+
+def day_window(now: float) -> Window:
+    return _day(int(now // _DAY))
+
+
+def month_window(now: float) -> Window:
+    return _month(int(now // _DAY))
+
+
+@lru_cache(maxsize=2)
+def _minute(minute: int) -> Window:
+    return Window(f"minute:{minute}", minute * 60.0, minute * 60.0 + 60.0)
+
+
+@lru_cache(maxsize=2)
+def _day(day: int) -> Window:
+    year, month, date = _date(day)
+    return Window(f"day:{year}-{month:02d}-{date:02d}", day * _DAY, (day + 1) * _DAY)
+
+
+@lru_cache(maxsize=2)
+def _month(day: int) -> Window:
+    year, month, date = _date(day)
+    first = day - date + 1
+    somewhere_next = first + 31
+    following = somewhere_next - _date(somewhere_next)[2] + 1
+    return Window(f"month:{year}-{month:02d}", first * _DAY, following * _DAY)
+
+
+def _date(day: int) -> tuple[int, int, int]:
+    """Year, month and day of a number of days since the epoch.
+
+    Years begin in March here, so that the leap day is the last of its year; they repeat every 400 years.
+    """
+    era, day_of_era = divmod(day + 719_468, 146_097)
+    year = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * day_of_year + 2) // 153
+    date = day_of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    return year + era * 400 + (month <= 2), month, date
+
+
+class Reservation:
+    """What one request holds of its limits. `uncounted` says that the store has failed, and nothing is held.
+
+    All of it is synchronous, so it may be called while the request is being cancelled.
+    """
+
+    __slots__ = ("_caller", "_claims", "_limiter", "_money", "_used", "_user_id", "uncounted")
+
+    def __init__(self, limiter: "Limiter", caller: Caller, user_id: str | None) -> None:
+        self._limiter: Limiter | None = limiter
+        self._caller = caller
+        self._user_id = user_id
+        self._claims: Sequence[Claim] = ()
+        self._used: Sequence[int] = ()
+        self._money: list[Claim] = []
+        self.uncounted = False
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """`x-ratelimit-*` as the OpenAI SDKs read them, of the limit that is nearest; empty without limits."""
+        if self._limiter is None or not self._used:
+            return []
+        nearest: dict[str, tuple[int, Claim]] = {}
+        for claim, used in zip(self._claims, self._used, strict=True):
+            left = (claim.limit or 0) - used
+            if claim.measure not in nearest or left < nearest[claim.measure][0]:
+                nearest[claim.measure] = left, claim
+        now = self._limiter.now()
+        return [header for left, claim in nearest.values() for header in _headers(claim, left, now)]
+
+    def pay(self, amount: int | None) -> None:
+        """Reserves the most that a paid call may cost, in nanodollars; None if its price is not known.
+
+        Raises BudgetExceeded and LimitsUnavailable.
+        """
+        limiter = self._limiter
+        if limiter is None:
+            return
+        if self.uncounted and not limiter.rules.paid_open:
+            raise LimitsUnavailable(_DOWN)
+        claims = limiter.money_claims(self._caller, self._user_id, amount or 0)
+        if not claims:
+            return
+        if amount is None:
+            raise BudgetExceeded(
+                "There is a budget, and what this deployment costs is not known. Its operator can give it a price in "
+                "the model map.",
+                code="price_unknown",
+                headers=(_NO_RETRY,),
+            )
+        try:
+            refused, used = limiter.reserve(claims)
+        except OSError:
+            self.uncounted = True
+            if not limiter.rules.paid_open:
+                raise LimitsUnavailable(_DOWN) from None
+            return
+        if refused is not None:
+            raise _out_of_money(refused, used[claims.index(refused)], limiter.now())
+        self._money += claims
+
+    def refund(self) -> None:
+        """Gives the money of a failed attempt back."""
+        money, self._money = self._money, []
+        if money and self._limiter is not None:
+            self._limiter.settle(money, [0] * len(money))
+
+    def settle(self, tokens: int, amount: int) -> None:
+        """Counts these tokens and nanodollars in the place of what is reserved. Once; later calls do nothing."""
+        self._end(1, tokens, amount)
+
+    def release(self) -> None:
+        """Gives everything back, the request itself included: nothing was used."""
+        self._end(0, 0, 0)
+
+    def _end(self, requests: int, tokens: int, amount: int) -> None:
+        limiter, self._limiter = self._limiter, None
+        if limiter is None or not (self._claims or self._money):
+            return
+        claims = [*self._claims, *self._money]
+        counts = [requests if claim.measure == "requests" else tokens for claim in self._claims]
+        # A second payment that was not refunded shares its windows with the first, and the truth counts once in each.
+        seen: set[tuple[str, str]] = set()
+        for claim in self._money:
+            place = (claim.subject, claim.window)
+            counts.append(0 if place in seen else amount)
+            seen.add(place)
+        limiter.settle(claims, counts)
+
+
+class Limiter:
+    """Reserves what requests may use. A reload replaces `rules`.
+
+    `now` gives seconds since the epoch. `complain` is told, once a minute at most, that the store fails.
+    """
+
+    def __init__(
+        self,
+        store: LimitStore,
+        rules: Rules,
+        now: Callable[[], float],
+        complain: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.rules = rules
+        self.now = now
+        self._store = store
+        self._complain = complain
+        self._complained_at = -_COMPLAIN_SECONDS
+        self._unsettled: deque[tuple[Claim, int]] = deque(maxlen=_MOST_UNSETTLED)
+
+    def admit(self, caller: Caller, user_id: str | None, prompt_tokens: int, completion_tokens: int) -> Reservation:
+        """Reserves one request and its tokens for the user, and for the key if it has limits of its own.
+
+        Raises RateLimited, and LimitsUnavailable if the store fails and not even own deployments are open then.
+        """
+        reservation = Reservation(self, caller, user_id)
+        rules = self.rules
+        limits = rules.of(user_id)
+        claims: list[Claim] = []
+        if limits is not NO_LIMITS:
+            self._add_claims(claims, f"user:{user_id or ''}", limits, prompt_tokens + completion_tokens)
+        if caller.key_id is not None and caller.limits is not NO_LIMITS:
+            self._add_claims(claims, f"key:{caller.key_id}", caller.limits, prompt_tokens + completion_tokens)
+        if not claims:
+            return reservation
+        for claim in claims:
+            if claim.limit is not None and claim.amount > claim.limit:
+                raise _too_large(claim, prompt_tokens)
+        try:
+            refused, used = self.reserve(claims)
+        except OSError:
+            if not rules.own_open:
+                raise LimitsUnavailable(_DOWN) from None
+            reservation.uncounted = True
+            return reservation
+        if refused is not None:
+            raise _too_many(refused, used[claims.index(refused)], prompt_tokens, self.now())
+        reservation._claims, reservation._used = claims, used  # noqa: SLF001 - its maker
+        return reservation
+
+    def _add_claims(self, claims: list[Claim], subject: str, limits: Limits, tokens: int) -> None:
+        name, _, ends_at = minute_window(self.now())
+        if limits.requests_per_minute is not None:
+            claims.append(Claim(subject, name, "requests", 1, limits.requests_per_minute, ends_at))
+        if limits.tokens_per_minute is not None:
+            claims.append(Claim(subject, name, "tokens", tokens, limits.tokens_per_minute, ends_at))
+
+    def money_claims(self, caller: Caller, user_id: str | None, amount: int) -> list[Claim]:
+        """The claims of a payment: in every window in which the user, the key or all together have a limit."""
+        rules, now = self.rules, self.now()
+        subjects = [(f"user:{user_id or ''}", rules.of(user_id)), ("all", rules.everyone)]
+        if caller.key_id is not None:
+            subjects.append((f"key:{caller.key_id}", caller.limits))
+        claims = []
+        for subject, limits in subjects:
+            for usd, window in ((limits.usd_per_day, day_window(now)), (limits.usd_per_month, month_window(now))):
+                if usd is not None:
+                    limit = round(usd * 1e9)
+                    claims.append(Claim(subject, window.name, "nanodollars", amount, limit, window.ends_at))
+        return claims
+
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+        """As the store does; what it has failed to settle before comes first. Raises OSError."""
+        try:
+            self._settle_again()
+            return self._store.reserve(claims)
+        except OSError as error:
+            self._say(error)
+            raise
+
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+        """As the store does; what it does not take now is tried again with later calls."""
+        try:
+            self._store.settle(claims, amounts)
+        except OSError as error:
+            self._keep(error, list(zip(claims, amounts, strict=True)))
+            self._say(error)
+
+    def _settle_again(self) -> None:
+        for _ in range(min(len(self._unsettled), _AT_A_TIME)):
+            claim, amount = self._unsettled.popleft()
+            try:
+                self._store.settle([claim], [amount])
+            except OSError as error:
+                self._keep(error, [(claim, amount)])
+                raise
+
+    def _keep(self, error: OSError, left: Sequence[tuple[Claim, int]]) -> None:
+        now = self.now()
+        left = error.left if isinstance(error, NotSettled) else left
+        # A minute that is over limits nobody any more.
+        self._unsettled.extend(pair for pair in left if pair[0].ends_at > now)
+
+    def _say(self, error: OSError) -> None:
+        now = self.now()
+        if abs(now - self._complained_at) >= _COMPLAIN_SECONDS:
+            self._complained_at = now
+            self._complain(f"limits cannot be counted: {error}")
+
+
+def _seconds_left(claim: Claim, now: float) -> int:
+    return max(1, ceil(claim.ends_at - now))
+
+
+def _headers(claim: Claim, left: int, now: float) -> tuple[tuple[bytes, bytes], ...]:
+    name = claim.measure.encode()
+    minutes, seconds = divmod(_seconds_left(claim, now), 60)
+    reset = b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+    return (
+        (b"x-ratelimit-limit-" + name, b"%d" % (claim.limit or 0)),
+        (b"x-ratelimit-remaining-" + name, b"%d" % max(0, left)),
+        (b"x-ratelimit-reset-" + name, reset),
+    )
+
+
+def _whose(claim: Claim) -> str:
+    kind, _, name = claim.subject.partition(":")
+    if kind == "key":
+        return "this key"
+    if kind == "all":
+        return "all users together"
+    return f"user '{name}'" if name else "users without a name"
+
+
+def _too_large(claim: Claim, prompt_tokens: int) -> LexoraError:
+    """A claim that is larger than its whole limit can never pass."""
+    if claim.measure == "requests":
+        return RateLimited(f"No requests are allowed for {_whose(claim)}.", headers=(_NO_RETRY,))
+    smaller = "shorter messages are needed"
+    if claim.limit is not None and prompt_tokens < claim.limit:
+        smaller = f"with a 'max_tokens' of at most {claim.limit - prompt_tokens} it may pass"
+    return RateLimited(
+        f"The request may use {claim.amount} tokens, and {claim.limit} a minute are all that is allowed for "
+        f"{_whose(claim)}: {smaller}.",
+        headers=(_NO_RETRY,),
+    )
+
+
+def _too_many(claim: Claim, used: int, prompt_tokens: int, now: float) -> LexoraError:
+    seconds = _seconds_left(claim, now)
+    limit = claim.limit or 0
+    message = (
+        f"The limit of {limit} {claim.measure} a minute for {_whose(claim)} is reached: {used} are used or reserved, "
+        f"and this request may use {claim.amount}. Try again in {seconds} s."
+    )
+    if claim.measure == "tokens" and used + prompt_tokens < limit:
+        message += f" With a 'max_tokens' of at most {limit - used - prompt_tokens} it passes now."
+    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim, limit - used, now))
+    return RateLimited(message, headers=headers)
+
+
+def _out_of_money(claim: Claim, used: int, now: float) -> LexoraError:
+    seconds = _seconds_left(claim, now)
+    period = claim.window.partition(":")[0]
+    return BudgetExceeded(
+        f"The budget of ${(claim.limit or 0) / 1e9:g} a {period} for {_whose(claim)} does not allow it: "
+        f"${used / 1e9:.6g} are spent or reserved, and this request may cost ${claim.amount / 1e9:.6g}. "
+        f"A new {period} begins in {seconds} s (UTC).",
+        headers=((b"retry-after", b"%d" % seconds), _NO_RETRY),
+    )

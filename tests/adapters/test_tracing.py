@@ -43,6 +43,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, bytes]] = []
+        self.status = 200
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +51,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
                 outer.bodies.append((self.path, body))
-                self.send_response(200)
+                self.send_response(outer.status)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -154,7 +155,9 @@ def test_no_text_is_in_a_span_and_what_was_refused_is_none(collector: Collector)
 
 
 def test_an_impossible_count_keeps_no_span_back(collector: Collector) -> None:
-    assert len(traced(collector, record(**{**FORWARDED, "tokens_in": 10**30}), record(**FORWARDED))) == 4
+    impossible, *_, possible = traced(collector, record(**{**FORWARDED, "tokens_in": 10**30}), record(**FORWARDED))
+    assert attributes(impossible)["gen_ai.usage.input_tokens"] == 2**63 - 1
+    assert attributes(possible)["gen_ai.usage.input_tokens"] == 12
 
 
 def test_a_collector_that_is_not_there_is_said_once(
@@ -166,3 +169,13 @@ def test_a_collector_that_is_not_there_is_said_once(
         tracer.close()
     (line,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "traces do not reach http://127.0.0.1" in line.getMessage()
+
+
+def test_a_collector_that_refuses_is_said_once_and_that_it_takes_them_again_too(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Tracer(collector.url, "1")) as tracer, caplog.at_level(logging.INFO, "lexora"):
+        for collector.status in (400, 400, 400, 200, 200):
+            tracer.write([record(**FORWARDED)])
+            tracer._processor.force_flush()
+    assert [each.levelname for each in caplog.records if each.name == "lexora"] == ["ERROR", "INFO"]

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs the gateway under PREFIX, or upgrades it there; config and data are kept. PYTHON is 3.11 or later.
+set -euo pipefail
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+prefix=${PREFIX:-/opt/spirrow/lexora}
+python=${PYTHON:-python3}
+user=${SERVICE_USER:-spirrow}
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "$python is not Python 3.11 or later; name one: PYTHON=/usr/bin/python3.11 $0" >&2
+    exit 1
+fi
+if [[ $EUID -eq 0 ]] && ! id "$user" >/dev/null 2>&1; then
+    useradd --system --user-group --home-dir /opt/spirrow --no-create-home --shell /usr/sbin/nologin "$user"
+fi
+
+mkdir -p "$prefix"
+[[ -x $prefix/venv/bin/python ]] || "$python" -m venv "$prefix/venv"
+pip=("$prefix/venv/bin/python" -m pip --disable-pip-version-check --quiet)
+"${pip[@]}" install --require-hashes --requirement "$source_dir/requirements.txt"
+# The same version with newer code must be replaced too.
+"${pip[@]}" install --no-deps --no-index --no-build-isolation --force-reinstall "$source_dir"
+
+new_config=no
+if [[ ! -e $prefix/config.yaml ]]; then
+    install -m 0640 "$source_dir/deploy/config.yaml" "$prefix/config.yaml"
+    new_config=yes
+fi
+mkdir -p "$prefix/data"
+chmod 0700 "$prefix/data"
+if [[ $EUID -eq 0 ]]; then
+    chown "$user:" "$prefix/data"
+    [[ $new_config = no ]] || chown "root:$(id -gn "$user")" "$prefix/config.yaml"
+fi
+
+cat <<NEXT
+Lexora is in $prefix. Next:
+  1. look through $prefix/config.yaml
+  2. $source_dir/scripts/setup_systemd.sh --vllm    (without --vllm if vLLM's unit is your own)
+  3. after an upgrade: systemctl restart spirrow-lexora
+NEXT

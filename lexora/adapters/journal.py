@@ -21,7 +21,6 @@ log = logging.getLogger("lexora")
 
 _COUNT = len(COLUMNS)
 _encode = msgspec.json.encode
-_MOST = 2**63 - 1
 
 
 class Journal:
@@ -193,13 +192,8 @@ _check = msgspec.json.Decoder(_Line).decode
 
 def _line(record: Record, *, finished: bool) -> bytes:
     """Raises OSError for a record that JSON cannot hold."""
-    values = msgspec.structs.astuple(record)[:_COUNT]
     try:
-        try:
-            return _encode(_Line(*values, finished)) + b"\n"
-        except OverflowError:  # an upstream has counted more than there can be
-            values = tuple(max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in values)
-            return _encode(_Line(*values, finished)) + b"\n"
+        return _encode(_Line(*msgspec.structs.astuple(record)[:_COUNT], finished)) + b"\n"
     except ValueError as error:
         raise OSError(f"the journal cannot hold request {record.request_id}: {error}") from None
 

@@ -108,6 +108,20 @@ def test_malformed_events_are_mentioned_if_there_were_any(tmp_path: Path) -> Non
     assert some["malformedEvents"] == 2
 
 
+def test_who_asked_and_what_it_waited_for_is_mentioned_where_it_is_known(tmp_path: Path) -> None:
+    facts = {"key_id": "0a1b", "priority": "low", "queue_ms": 0.12345, "upstream_ms": 5.67891}
+    attempts = '[{"deployment":"a","error":"upstream_broken","ms":1.5,"tokens":2}]'
+    none, some = lines(tmp_path, record(), record(**facts, failed_attempts=attempts))
+    added = {name: value for name, value in some.items() if name not in none}
+    assert added == {
+        "keyId": "0a1b",
+        "priority": "low",
+        "queueWaitMs": 0.123,
+        "upstreamMs": 5.679,
+        "failedAttempts": [{"deployment": "a", "error": "upstream_broken", "ms": 1.5, "tokens": 2}],
+    }
+
+
 @pytest.mark.parametrize("outcome", ["completed", "failed", "client_left"])
 def test_the_switch_leaves_the_users_words_out_and_their_length_in(tmp_path: Path, outcome: str) -> None:
     (line,) = lines(tmp_path, record(outcome=outcome), message_text=False)

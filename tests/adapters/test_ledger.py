@@ -4,10 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from lexora.adapters import ledger as module
+from lexora.adapters.journal import Journal, leftovers
 from lexora.adapters.ledger import FLUSH_SECONDS, BatchedLedger, DirectLedger
 from lexora.core.record import Record, RequestIds
 
@@ -175,6 +177,52 @@ def test_threads_may_add_at_the_same_time(ledger: BatchedLedger, sinks: tuple[Si
         thread.join()
     ledger.close()
     assert len(set(sinks[0].written)) == len(sinks[0].written) == 4000
+
+
+# --- with a journal ---
+
+
+def test_a_record_is_in_the_journal_until_the_first_sink_has_it(sinks: tuple[Sink, Sink], tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    ledger = BatchedLedger(sinks, Journal(path))
+    sinks[0].failing = True
+    admitted = Record(RequestIds(1).new(1), 1.0, "chat.completions")
+    ledger.admit(admitted)
+    assert [left.error_code for left in leftovers(path)] == ["gateway_killed"]
+    ledger.add(admitted)
+    prepared = add(ledger, 1, process=2)
+    wait_for(lambda: sinks[0].attempts >= 2 and len(sinks[1].written) == 2)
+    assert [(left.request_id, left.error_code) for left in leftovers(path)] == [(admitted.request_id, None)]
+    sinks[0].failing = False
+    ledger.close()
+    assert sinks[0].written == [admitted.request_id, *prepared]
+    assert leftovers(path) == []
+
+
+def test_what_is_given_up_in_the_end_stays_in_the_journal(
+    sinks: tuple[Sink, Sink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.3)
+    path = tmp_path / "journal"
+    ledger = BatchedLedger(sinks, Journal(path))
+    sinks[0].failing = True
+    record = Record(RequestIds(1).new(1), 1.0, "chat.completions", status=418)
+    ledger.admit(record)
+    ledger.add(record)
+    ledger.close()
+    assert [(left.request_id, left.status) for left in leftovers(path)] == [(record.request_id, 418)]
+
+
+def test_the_end_does_not_wait_for_a_sink_that_hangs(
+    sinks: tuple[Sink, Sink], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.2)
+    ledger = BatchedLedger(sinks)
+    sinks[0].open.clear()
+    add(ledger, 1)
+    ledger.close()
+    assert "is left alone" in caplog.text
+    sinks[0].open.set()
 
 
 # --- at once ---

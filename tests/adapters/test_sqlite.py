@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
-from lexora.core.record import Record, RequestIds
+from lexora.core.limits import day_window, minute_window, month_window
+from lexora.core.record import COLUMNS, Record, RequestIds
 
 TEXTS = ("latest_user_message", "context_tail")
 
@@ -70,7 +71,8 @@ def test_a_record_is_a_row_with_every_field_but_the_texts(path: Path) -> None:
     with closing(SqliteRecords(path)) as sink:
         sink.write(records({"latest_user_message": "my secret", "context_tail": "my secret"}))
     columns = {name: kind for _, name, kind, *_ in ask(path, "PRAGMA table_info(requests)")}
-    assert list(columns) == [name for name in Record.__struct_fields__ if name not in TEXTS]
+    assert list(columns) == COLUMNS
+    assert not set(columns) & {*TEXTS, "trace_parent"}
     assert columns["tokens_in"] == columns["status"] == columns["stream"] == columns["usage_estimated"] == "INTEGER"
     assert columns["cost_usd"] == columns["ttft_ms"] == columns["created_at"] == "REAL"
     assert columns["origin"] == columns["user_id"] == columns["error_message"] == "TEXT"
@@ -124,3 +126,33 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, kind: type, case: s
         path = path / "data" / "lexora.db"
     with pytest.raises(OSError, match=str(tmp_path / "lexora.db")):
         kind(path)
+
+
+def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: Path) -> None:
+    """What was not forwarded has used nothing."""
+    now = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
+    used = {"attempts": 1, "tokens_in": 3, "tokens_out": 4, "cost_usd": 0.5, "user_id": "a"}
+    sent = records(used, {**used, "key_id": "k"}, used, used, used, {**used, "user_id": None, "cost_usd": None})
+    times = (now, now - 9, now - 60, now - 86_400, now - 86_400 * 40, now)
+    for record, created_at in zip(sent, times, strict=True):
+        record.created_at = created_at
+    prepared = Record("0" * 32, now, "chat.completions", user_id="a", tokens_in=9, cost_usd=0.0)
+    with closing(SqliteRecords(path)) as sink:
+        sink.write([*sent, prepared])
+        spent = {(each.subject, each.window, each.measure): (each.amount, each.ends_at) for each in sink.spent(now)}
+    minute, day, month = minute_window(now), day_window(now), month_window(now)
+    assert spent["user:a", minute.name, "requests"] == (2, minute.ends_at)
+    assert spent["user:a", minute.name, "tokens"] == (14, minute.ends_at)
+    assert spent["key:k", minute.name, "requests"] == (1, minute.ends_at)
+    assert spent["user:", minute.name, "tokens"] == (7, minute.ends_at)
+    assert spent["user:a", day.name, "nanodollars"] == (1_500_000_000, day.ends_at)
+    assert spent["key:k", day.name, "nanodollars"] == (500_000_000, day.ends_at)
+    assert spent["all", month.name, "nanodollars"] == (2_000_000_000, month.ends_at)
+
+
+def test_a_database_that_is_locked_at_the_start_is_an_oserror(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE x (a)")
+    with held(path), pytest.raises(OSError, match="locked"):
+        SqliteRecords(path)

@@ -1,0 +1,46 @@
+"""DynamoDB's counters: the items, and a table that does not answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lexora.adapters.dynamodb_limits import DynamoLimits
+from lexora.core.limits import NotSettled
+from lexora.core.ports import Claim
+from tests.support.emulator import Emulator
+
+CLAIM = Claim("user:a", "minute:1", "tokens", 10, 100, 60.0)
+
+
+def test_a_counter_is_an_item_that_expires_a_day_after_its_window(emulator: Emulator) -> None:
+    table = emulator.table(pk="S", sk="S")
+    DynamoLimits(emulator.client("dynamodb"), table).reserve([CLAIM, CLAIM._replace(measure="requests", amount=1)])
+    assert emulator.items(table) == [
+        {
+            "pk": {"S": "limit#user:a"},
+            "sk": {"S": "minute:1"},
+            "tokens": {"N": "10"},
+            "requests": {"N": "1"},
+            "expires_at": {"N": "86460"},
+        }
+    ]
+
+
+def test_a_table_that_does_not_answer_is_an_oserror_and_what_is_left_can_be_settled_later(
+    unreachable: Callable[[str], Any],
+) -> None:
+    store = DynamoLimits(unreachable("dynamodb"), "limits")
+    with pytest.raises(OSError, match="table limits"):
+        store.reserve([CLAIM])
+    with pytest.raises(NotSettled) as caught:
+        store.settle([CLAIM], [3])
+    assert caught.value.left == [(CLAIM, 3)]
+
+
+def test_what_was_added_is_given_back_when_the_table_fails_midway(emulator: Emulator) -> None:
+    table = emulator.table(pk="S", sk="S")
+    store = DynamoLimits(emulator.client("dynamodb"), table)
+    with pytest.raises(OSError, match=table):
+        store.reserve([CLAIM, CLAIM._replace(subject="user:" + "x" * 3000)])  # longer than a key may be
+    assert [item["tokens"] for item in emulator.items(table)] == [{"N": "0"}]

@@ -22,7 +22,7 @@ NO_LIMITS = Limits()
 class Key(msgspec.Struct, frozen=True):
     """An API key as it is stored. Times are seconds since the epoch.
 
-    `secret_hash` is SHA-256 of the secret in hex: a secret has 256 random bits, so no slow hash is needed. `models` are
+    `secret_hash` is SHA-256 of the plain text in hex: it has 256 random bits, so no slow hash is needed. `models` are
     names or patterns (`gpt-*`), None for all. `priority` is what its requests have and the highest they may ask for.
     `limits` are the key's own, besides its user's. `admin` lets it use /admin, `on_behalf` name a user by `x_user_id`.
     """

@@ -1,0 +1,127 @@
+"""Who asks: by a key of ours, or a token of an OIDC issuer."""
+
+import hmac
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from lexora.core.errors import AuthUnavailable, Unauthorized
+from lexora.core.keys import ANYBODY, Caller, Key
+from lexora.core.ports import KeyStore, TokenVerifier
+
+PREFIX = "sk-lexora-"
+# How long a key that was looked up is taken for what it was: a revoked one ends within it.
+FRESH_SECONDS = 2.0
+# And how long if the store does not answer.
+STALE_SECONDS = 60.0
+_MOST_CACHED = 20_000
+_MOST_ID = 64  # characters; ours have 12, and a store may refuse to look for what can be no id
+CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+NO_KEY = "This needs an API key: send it as 'Authorization: Bearer sk-lexora-…'. Ask whoever runs this gateway for one."
+_WRONG_KEY = "This API key is not valid. Check that it is whole, or ask whoever runs this gateway for a new one."
+
+
+class Auth:
+    """Tells callers by their credential. A reload may set the attributes.
+
+    Unless `required`, whoever has no credential of ours is anybody. `prepared` says whether prepared answers need one
+    too. `now` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        tokens: TokenVerifier | None,
+        *,
+        required: bool,
+        prepared: bool,
+        user_claim: str = "sub",
+        admin_claim: str | None = None,
+        admin_value: str = "admin",
+        now: Callable[[], float],
+    ) -> None:
+        self.tokens = tokens
+        self.required = required
+        self.prepared = prepared
+        self.user_claim = user_claim
+        self.admin_claim = admin_claim
+        self.admin_value = admin_value
+        self._keys = keys
+        self._now = now
+        self._cache: dict[bytes, tuple[float, Key]] = {}  # by the credential's hash
+
+    async def identify(self, authorization: bytes | None) -> Caller | None:
+        """Who sends this header; None if it takes a credential and there is none.
+
+        Raises Unauthorized, and AuthUnavailable if it cannot be told.
+        """
+        if authorization is None:
+            return None if self.required else ANYBODY
+        token = authorization.decode("latin-1").strip()
+        if token[:7].lower() == "bearer ":
+            token = token[7:].strip()
+        if token.startswith(PREFIX):
+            return self._by_key(token)
+        if self.tokens is not None and token.count(".") == 2:
+            return await self._by_token(self.tokens, token)
+        if self.required:
+            raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
+        return ANYBODY  # clients that must send something send anything
+
+    def _by_key(self, token: str) -> Caller:
+        digest = sha256(token.encode()).digest()
+        now = self._now()
+        cached = self._cache.get(digest)
+        if cached is None or not 0 <= now - cached[0] < FRESH_SECONDS:
+            cached = self._look_up(token, digest, now, cached)
+        key = cached[1]
+        if key.expires_at is not None and now >= key.expires_at:
+            raise Unauthorized(
+                "This API key has expired. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
+            )
+        if key.revoked_at is not None and now >= key.revoked_at:
+            raise Unauthorized(
+                "This API key was revoked. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
+            )
+        return Caller(key.user_id, key.id, key.models, key.priority, key.priority, key.limits, key.admin, key.on_behalf)
+
+    def _look_up(self, token: str, digest: bytes, now: float, cached: tuple[float, Key] | None) -> tuple[float, Key]:
+        key_id = token.removeprefix(PREFIX).partition("-")[0]
+        try:
+            key = self._keys.get(key_id) if 0 < len(key_id) <= _MOST_ID else None
+        except OSError:
+            if cached is not None and 0 <= now - cached[0] < STALE_SECONDS:
+                return cached
+            raise AuthUnavailable("Keys cannot be checked at the moment. Try again soon.") from None
+        known = key.secret_hash if key is not None else "0" * 64
+        if not hmac.compare_digest(known, digest.hex()) or key is None:
+            self._cache.pop(digest, None)
+            raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
+        if len(self._cache) >= _MOST_CACHED:
+            self._cache.clear()
+        found = self._cache[digest] = (now, key)
+        return found
+
+    async def _by_token(self, tokens: TokenVerifier, token: str) -> Caller:
+        try:
+            claims = await tokens.claims(token)
+        except OSError:
+            raise AuthUnavailable("Tokens cannot be checked at the moment. Try again soon.") from None
+        user = _claim(claims, self.user_claim)
+        if not isinstance(user, str) or not user:
+            raise Unauthorized(
+                f"The token has no claim '{self.user_claim}' that says who it is for.", headers=CHALLENGE
+            )
+        found = _claim(claims, self.admin_claim) if self.admin_claim else None
+        admin = found == self.admin_value or (isinstance(found, list) and self.admin_value in found)
+        return Caller(user, admin=admin)
+
+
+def _claim(claims: Mapping[str, Any], path: str) -> Any:
+    """A claim by its name, or by a dotted path such as `realm_access.roles`."""
+    if path in claims:
+        return claims[path]
+    value: Any = claims
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -1,14 +1,20 @@
 """Calls deployments: the provider's dialect over the pooled HTTP client."""
 
+import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
-from lexora.core.errors import UpstreamBroken, UpstreamError, UpstreamRefused
+from lexora.core.continuation import continued
+from lexora.core.errors import CannotContinue, UpstreamBroken, UpstreamError, UpstreamRefused, UpstreamTimeout
 from lexora.core.model_map import Deployment
-from lexora.core.ports import Credentials
+from lexora.core.ports import Credentials, SoFar
+from lexora.core.record import Record
 from lexora.core.usage import Usage
 from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent
 from lexora.providers.errors import refused
@@ -33,42 +39,67 @@ class _Target(NamedTuple):
     secrets: tuple[str, ...]  # what is in the headers and in no error message
 
 
-def _post(target: _Target, request: ChatRequest, request_id: str) -> bytes:
-    path, body = target.dialect.chat_request(request, target.deployment.model)
-    return b"POST %b%b HTTP/1.1\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-        target.path,
-        path.encode(),
-        target.headers,
-        request_id.encode(),
-        len(body),
-        body,
-    )
+def _retry_after(response: Response) -> float | None:
+    """When the upstream wants to be asked again, in seconds: it says so in seconds or as a date (RFC 9110, 10.2.3)."""
+    said = response.header(b"retry-after").decode("latin-1").strip()
+    if not said:
+        return None
+    try:
+        seconds = float(said) if said[:1].isdigit() else parsedate_to_datetime(said).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 class HttpUpstream:
-    """The port `Upstream` over HTTP. A secret that a provider does not take (401) is looked up again, once a call."""
+    """The port `Upstream` over HTTP. A secret that a provider does not take (401) is looked up again, once a call.
 
-    def __init__(self, client: HttpClient, credentials: Credentials) -> None:
+    `trace` gives the `traceparent` that an upstream is told (https://www.w3.org/TR/trace-context/), if any.
+    """
+
+    def __init__(
+        self, client: HttpClient, credentials: Credentials, trace: Callable[[Record], str] | None = None
+    ) -> None:
         self._client = client
         self._credentials = credentials
+        self._trace = trace
         self._targets: dict[int, _Target] = {}
 
-    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
-        return await self._call(self._complete, deployment, request, request_id)
+    async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
+        return await self._call(self._complete, deployment, request, record)
 
-    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> "HttpChunkStream":
-        return await self._call(self._stream, deployment, request, request_id)
+    async def stream(
+        self, deployment: Deployment, request: ChatRequest, record: Record, so_far: SoFar | None = None
+    ) -> "HttpChunkStream":
+        if so_far is not None:
+            fields = PROVIDERS[deployment.provider].continues
+            if fields is None:
+                raise CannotContinue(f"{deployment.label} cannot go on with an answer that another has begun.")
+            request = continued(request, so_far, fields)
+        first_token = deployment.timeouts.first_token
+        if first_token is None:
+            return await self._call(self._stream, deployment, request, record)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + first_token
+        too_late = UpstreamTimeout(f"The upstream has sent no token within {first_token:g} s.")
+        try:
+            async with asyncio.timeout_at(until):
+                stream = await self._call(self._stream, deployment, request, record)
+        except TimeoutError:
+            raise too_late from None
+        stream.expect_token(loop.call_at(until, stream.fail_without_token, too_late))
+        return stream
 
     async def _call(
         self,
-        call: Callable[[_Target, ChatRequest, str], Awaitable[_Answer]],
+        call: Callable[[_Target, ChatRequest, Record], Awaitable[_Answer]],
         deployment: Deployment,
         request: ChatRequest,
-        request_id: str,
+        record: Record,
     ) -> _Answer:
         target = self._target(deployment)
         try:
-            return await call(target, request, request_id)
+            return await call(target, request, record)
         except UpstreamRefused as error:
             if error.upstream_status != 401 or not target.secrets:
                 raise
@@ -76,11 +107,11 @@ class HttpUpstream:
             if renewed.secrets == target.secrets:
                 raise
         self._targets[id(deployment)] = renewed
-        return await call(renewed, request, request_id)
+        return await call(renewed, request, record)
 
-    async def _complete(self, target: _Target, request: ChatRequest, request_id: str) -> Completion:
+    async def _complete(self, target: _Target, request: ChatRequest, record: Record) -> Completion:
         response = await self._client.send(
-            target.origin, _post(target, request, request_id), connect_timeout=target.deployment.timeouts.connect
+            target.origin, self._post(target, request, record), connect_timeout=target.deployment.timeouts.connect
         )
         try:
             body = await response.read()
@@ -88,22 +119,22 @@ class HttpUpstream:
             response.close()
         try:
             if response.status != 200:
-                raise refused(response.status, body, retry_after=response.header(b"retry-after"))
+                raise refused(response.status, body, retry_after=_retry_after(response))
             return target.dialect.completion(body)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None
 
-    async def _stream(self, target: _Target, request: ChatRequest, request_id: str) -> "HttpChunkStream":
+    async def _stream(self, target: _Target, request: ChatRequest, record: Record) -> "HttpChunkStream":
         response = await self._client.send(
             target.origin,
-            _post(target, request, request_id),
+            self._post(target, request, record),
             connect_timeout=target.deployment.timeouts.connect,
             idle_timeout=target.deployment.timeouts.idle,
         )
         try:
             if response.status != 200:
                 body = await response.read()
-                raise refused(response.status, body, retry_after=response.header(b"retry-after"))
+                raise refused(response.status, body, retry_after=_retry_after(response))
             if response.header(b"content-type").startswith(b"application/json"):
                 target.dialect.completion(await response.read())  # raises what it says, if it is an error
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
@@ -114,6 +145,19 @@ class HttpUpstream:
             response.close()
             raise
         return HttpChunkStream(response, target.dialect.chunk_reader(request), target.secrets)
+
+    def _post(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
+        path, body = target.dialect.chat_request(request, target.deployment.model)
+        trace = self._trace(record) if self._trace else ""
+        return b"POST %b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            target.path,
+            path.encode(),
+            target.headers,
+            record.request_id.encode(),
+            b"traceparent: %b\r\n" % trace.encode() if trace else b"",
+            len(body),
+            body,
+        )
 
     def _target(self, deployment: Deployment) -> _Target:
         # Keyed by identity; the target holds the deployment, so an identity is never used twice.
@@ -158,6 +202,7 @@ class HttpChunkStream:
         self._decoder = EventDecoder()
         self.ended = False
         self._failure: UpstreamError | None = None
+        self._token_timer: asyncio.TimerHandle | None = None
 
     @property
     def model(self) -> str:
@@ -170,6 +215,19 @@ class HttpChunkStream:
     @property
     def tokens_seen(self) -> int:
         return self._reader.tokens_seen
+
+    @property
+    def text(self) -> str | None:
+        return "".join(self._reader.text) if self._reader.only_text else None
+
+    def expect_token(self, timer: asyncio.TimerHandle) -> None:
+        """`timer` runs unless a token comes before."""
+        self._token_timer = timer
+
+    def fail_without_token(self, error: UpstreamTimeout) -> None:
+        if not self.tokens_seen and not self.ended:
+            self._response.fail(error)
+            self._response.close()
 
     async def read(self) -> bytes:
         while not self.ended:
@@ -196,6 +254,8 @@ class HttpChunkStream:
         return b""
 
     def close(self) -> None:
+        if self._token_timer is not None:
+            self._token_timer.cancel()
         if self.ended:
             self._response.release()
         else:

@@ -1,38 +1,60 @@
 """The ASGI application: the whole route table on one screen."""
 
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.responses import RedirectResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lexora.api.admin import AdminKeys, ReloadEndpoint, require_watcher
 from lexora.api.answers import AnswerEndpoint
 from lexora.api.chat import ChatEndpoint
 from lexora.api.cors import CorsLayer
 from lexora.api.errors import ErrorLayer
-from lexora.api.health import HealthEndpoint
+from lexora.api.health import HealthEndpoint, HealthFacts
 from lexora.api.http import headers_of
+from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.api.stats import StatsEndpoint
+from lexora.core.auth import Auth
 from lexora.core.chat import ChatFields
 from lexora.core.errors import HostNotAllowed
 from lexora.core.gateway import Gateway
-from lexora.core.ports import Ledger
+from lexora.core.ports import KeyStore, Ledger
 from lexora.core.record import RequestIds
+from lexora.core.stats import StatsSource
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Operations(NamedTuple):
+    """What operators see and do. `reload` reads the configuration again and says what there is now, or raises."""
+
+    keys: KeyStore
+    stats: StatsSource
+    live: Callable[[], Mapping[str, Any]] = dict
+    metrics: Callable[[], bytes] | None = None
+    reload: Callable[[], Awaitable[str]] | None = None
+    health: Callable[[], HealthFacts] = HealthFacts
 
 
 def create_app(
     gateway: Gateway,
+    auth: Auth,
     ledger: Ledger,
     *,
+    operations: Operations,
     allow_origins: Collection[str],
     max_body_bytes: int,
     max_seconds: float = float("inf"),
     max_plain_seconds: float = float("inf"),
     hosts: Collection[bytes] | None = None,
 ) -> ASGIApp:
-    """The application over a gateway and a ledger.
+    """The application over a gateway, who may use it, and a ledger.
 
     `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request and
     `max_plain_seconds` that of one that is not streamed, `hosts` the names that a request's Host header may have
@@ -40,10 +62,13 @@ def create_app(
     """
     started_at = time.time()
     request_ids = RequestIds()
-    chat = ChatEndpoint(gateway, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds)
+    chat = ChatEndpoint(gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
-    health = HealthEndpoint(gateway, started_at)
+    health = HealthEndpoint(gateway, started_at, operations.health)
+
+    stats = StatsEndpoint(operations.stats, partial(require_watcher, auth), operations.live)
+    admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)
 
     chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", request=ChatFields)
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
@@ -58,7 +83,15 @@ def create_app(
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),
         ("GET", "/health", health, Doc("Whether the gateway is up, and what it can answer with.")),
+        ("GET", "/stats", stats, Doc("What became of the requests of the last 24 hours; ?hours= for another period.")),
+        *admin_keys.table(),
     ]
+    if operations.metrics is not None:
+        metrics = MetricsEndpoint(operations.metrics, _METRICS_TYPE, partial(require_watcher, auth))
+        table.append(("GET", "/metrics", metrics, Doc("Metrics for Prometheus.", response="text/plain")))
+    if operations.reload is not None:
+        reload = ReloadEndpoint(auth, operations.reload)
+        table.append(("POST", "/admin/reload", reload, Doc("Read the configuration again. Needs an admin's key.")))
     api = describe([(method, _plain(path), doc) for method, path, _, doc in table])
     routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint, _ in table]
     routes += [

@@ -11,11 +11,14 @@ from starlette.types import Receive, Scope, Send
 from lexora.api.http import JSON_TYPE, headers_of, read_body, require_json, send, send_json
 from lexora.api.lifetime import Lifetime
 from lexora.api.sse import DONE, EventStream, error_event
+from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.chat import ChatRequest, parse_chat_request
 from lexora.core.completion import chunks, completion
-from lexora.core.errors import ClientLeft, LexoraError
+from lexora.core.errors import ClientLeft, LexoraError, Unauthorized
 from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared
+from lexora.core.keys import Caller
 from lexora.core.ports import Ledger
+from lexora.core.queue import PRIORITIES
 from lexora.core.record import Record, RequestIds
 from lexora.providers.sse import event
 
@@ -30,6 +33,7 @@ class ChatEndpoint:
     def __init__(
         self,
         gateway: Gateway,
+        auth: Auth,
         ledger: Ledger,
         request_ids: RequestIds,
         max_body_bytes: int,
@@ -37,6 +41,7 @@ class ChatEndpoint:
         max_plain_seconds: float,
     ) -> None:
         self._gateway = gateway
+        self._auth = auth
         self._ledger = ledger
         self._request_ids = request_ids
         self._max_body_bytes = max_body_bytes
@@ -79,22 +84,35 @@ class ChatEndpoint:
         require_json(headers)
         request = parse_chat_request(await read_body(scope, receive, self._max_body_bytes))
         record.stream = request.stream
-        record.user_id = request.known.x_user_id
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
-        if b"no-cache" not in headers.get(b"cache-control", b"").lower():
+        record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
+        caller, refusal = await self._caller(headers)
+        if caller is not None:
+            _note_caller(record, caller, request)
+        if b"no-cache" not in headers.get(b"cache-control", b"").lower() and (caller or not self._auth.prepared):
             prepared = await self._prepared(request, record)
             if prepared is not None:
                 record.ttft_ms = (time.perf_counter() - started) * 1e3
                 await self._send_prepared(prepared, request, scope, send_, record)
                 return
+        if caller is None:
+            raise refusal or Unauthorized(NO_KEY, headers=CHALLENGE)
         if request.stream:
-            await self._stream(request, scope, receive, send_, record, started)
+            await self._stream(request, caller, scope, receive, send_, record, started)
             return
-        with Lifetime(receive, self._running_loop(), self._max_plain_seconds) as lifetime:
-            answer = await self._gateway.complete(request, record, lifetime.expire_in)
+        loop = self._running_loop()
+        with Lifetime(receive, loop, self._max_plain_seconds) as lifetime:
+            answer = await self._gateway.complete(request, caller, record, lifetime.expire_in, loop)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)
+
+    async def _caller(self, headers: dict[bytes, bytes]) -> tuple[Caller | None, LexoraError | None]:
+        """Who asks, or what is wrong with the credential: a prepared answer may be given all the same."""
+        try:
+            return await self._auth.identify(headers.get(b"authorization")), None
+        except LexoraError as error:
+            return None, error
 
     async def _prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
         try:
@@ -113,14 +131,27 @@ class ChatEndpoint:
             await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], _prepared_completion(answer, record))
 
     async def _stream(
-        self, request: ChatRequest, scope: Scope, receive: Receive, send_: Send, record: Record, started: float
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        scope: Scope,
+        receive: Receive,
+        send_: Send,
+        record: Record,
+        started: float,
     ) -> None:
         loop = self._running_loop()
-        events = EventStream(scope, send_, lambda: _facts(record), loop)
+        shown: float | None = None  # the cost that the headers say
+
+        def facts() -> list[tuple[bytes, bytes]]:
+            nonlocal shown
+            shown = record.cost_usd
+            return _facts(record)
+
+        events = EventStream(scope, send_, facts, loop)
         try:
             with Lifetime(receive, loop, self._max_seconds) as lifetime:
-                relay = await self._gateway.stream(request, record, lifetime.expire_in)
-                cost_in_headers = record.cost_usd is not None
+                relay = await self._gateway.stream(request, caller, record, lifetime.expire_in, loop)
                 try:
                     await events.start()
                     while frames := await relay.read():
@@ -131,7 +162,7 @@ class ChatEndpoint:
                         await events.write(frames)
                 finally:
                     relay.close()
-                await events.end(frames + (b"" if cost_in_headers else _cost_comment(record)) + DONE)
+                await events.end(frames + (b"" if record.cost_usd == shown else _cost_comment(record)) + DONE)
         except LexoraError as error:
             if not events.started:
                 raise
@@ -166,14 +197,28 @@ def _prepared_events(answer: Prepared, record: Record, include_usage: bool) -> b
     return b"".join(map(event, data)) + DONE
 
 
+def _note_caller(record: Record, caller: Caller, request: ChatRequest) -> None:
+    """Whose request it is and what it has a right to: `x_*` ask, and the caller's key decides."""
+    known = request.known
+    record.user_id = (known.x_user_id if caller.on_behalf else None) or caller.user_id
+    record.key_id = caller.key_id
+    asked = known.x_priority or caller.priority
+    record.priority = max(asked, caller.highest, key=PRIORITIES.index)  # the lower of the two stands later
+
+
 def _facts(record: Record) -> list[tuple[bytes, bytes]]:
     """The headers that say where an answer came from. The cost is left out while (or if) it is not known."""
     facts = [(b"x-request-id", record.request_id.encode())]
     if record.origin is not None:
         facts.append((b"x-lexora-origin", record.origin.encode()))
         facts.append((b"x-lexora-deployment", _header_text(record.deployment)))
+        facts.append((b"x-lexora-model", _header_text(record.upstream_model)))
         if record.cost_usd is not None:
             facts.append((b"x-lexora-cost-usd", _dollars(record.cost_usd)))
+    if record.queue_ms is not None:
+        facts.append((b"x-lexora-queue-wait-ms", b"%d" % record.queue_ms))
+        facts.append((b"x-lexora-queue-position", b"%d" % (record.queue_position or 0)))
+    facts += record.response_headers
     return facts
 
 

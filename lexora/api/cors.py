@@ -8,7 +8,14 @@ from lexora.api.http import headers_of
 
 # Prepared answers are public, as they are on the CDN.
 _PUBLIC_PATH = "/responses/"
-_EXPOSED = b"x-request-id, x-lexora-origin, x-lexora-deployment, x-lexora-cost-usd, retry-after"
+_EXPOSED = b", ".join(
+    [
+        *(b"x-request-id", b"x-lexora-origin", b"x-lexora-deployment", b"x-lexora-model", b"x-lexora-cost-usd"),
+        *(b"x-lexora-queue-position", b"x-lexora-queue-wait-ms", b"retry-after"),
+        *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+        *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+    ]
+)
 
 
 class CorsLayer:

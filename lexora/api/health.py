@@ -1,6 +1,8 @@
 """GET /health."""
 
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -9,28 +11,54 @@ from lexora.api.http import send_json
 from lexora.core.gateway import Gateway
 
 
-class HealthEndpoint:
-    """Says that the gateway is up, since when, and what it can answer with."""
+class HealthFacts(NamedTuple):
+    """What is known: of each deployment whether it can answer (None: nobody knows), whether vLLM can (None: there is
+    none), and used and total bytes of the GPUs' memory.
+    """
 
-    def __init__(self, gateway: Gateway, started_at: float) -> None:
+    up: Mapping[str, bool | None] = {}
+    vllm: bool | None = None
+    gpu_memory: tuple[int, int] | None = None
+
+
+class HealthEndpoint:
+    """Says whether the gateway can answer, since when it is up, and with what.
+
+    `unhealthy`, with status 503, when every deployment is known to be down, or when there is nothing to answer with at
+    all; `degraded` when some are down. Prepared answers may work all the same: `prepared_prompts` says how many.
+    """
+
+    def __init__(self, gateway: Gateway, started_at: float, facts: Callable[[], HealthFacts] = HealthFacts) -> None:
         self._gateway = gateway
         self._started_at = started_at
+        self._facts = facts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         routes = self._gateway.routes()
-        await send_json(
-            scope,
-            send,
-            200,
-            {
-                "status": "healthy",
-                "version": __version__,
-                "model": routes.default_model,
-                "models": len(routes.names),
-                "prepared_prompts": len(self._gateway.setup.catalogue.prompts),
-                "uptime": _duration(time.time() - self._started_at),
-            },
-        )
+        facts = self._facts()
+        prompts = len(self._gateway.setup.catalogue.prompts)
+        down = [up is False for up in facts.up.values()]
+        status = "degraded" if any(down) else "healthy"
+        if all(down) if down else not (prompts or routes.names or routes.wildcards):
+            status = "unhealthy"
+        body: dict[str, Any] = {
+            "status": status,
+            "version": __version__,
+            "model": routes.default_model,
+            "models": len(routes.names),
+            "prepared_prompts": prompts,
+            "uptime": _duration(time.time() - self._started_at),
+        }
+        if facts.gpu_memory is not None:
+            body["gpu_memory_used"], body["gpu_memory_total"] = map(_gigabytes, facts.gpu_memory)
+        if facts.vllm is not None:
+            body["vllm_status"] = "connected" if facts.vllm else "disconnected"
+        await send_json(scope, send, 503 if status == "unhealthy" else 200, body)
+
+
+def _gigabytes(size: int) -> str:
+    """As in "24GB"; drivers count in powers of two."""
+    return f"{size / 2**30:.3g}GB"
 
 
 def _duration(seconds: float) -> str:

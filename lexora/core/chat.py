@@ -41,6 +41,12 @@ class ResponseFormat(msgspec.Struct):
     type: str
 
 
+# Fields with which vLLM and llama.cpp bind an answer to a form.
+_GRAMMARS = {
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"),
+    *("grammar", "json_schema"),
+}
+
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
@@ -111,6 +117,22 @@ class ChatRequest(msgspec.Struct, gc=False):
             if len(tail) >= length:
                 break
         return tail[-length:]
+
+    def can_be_continued(self) -> bool:
+        """Whether another model could go on with half an answer: one choice, of free text, that nobody has begun."""
+        known = self.known
+        return (
+            (known.n or 1) == 1
+            and (known.response_format is None or known.response_format.type == "text")
+            and known.messages[-1].role != "assistant"
+            and not self.fields.keys() & _GRAMMARS
+        )
+
+    def adding(self, name: str, value: int) -> "ChatRequest":
+        """The same with another field, unless the client has set it."""
+        if name in self.fields:
+            return self
+        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))})
 
     def texts(self) -> Iterator[str]:
         return (message.text() for message in self.known.messages)

@@ -13,6 +13,7 @@ LexoraError
 │   └── UnsupportedMediaType 415
 ├── RateLimited              429   more requests or tokens a minute than allowed
 ├── BudgetExceeded           429   the money for the day or month is spent
+├── AuthUnavailable          503   keys or tokens cannot be checked
 ├── LimitsUnavailable        503   the store of the limits does not answer
 ├── NoModelConnected         503   there is nothing to forward to
 ├── AnswersUnavailable       503   the store of the prepared answers does not answer
@@ -20,12 +21,14 @@ LexoraError
 └── UpstreamError            …     what became of a call to an upstream
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
     │   └── CredentialMissing 503  nor can it be, without the key
+    ├── CannotContinue       502   another's answer cannot be completed there
     ├── Busy                 503   nothing was sent: no place in the queue, or the circuit is open
     ├── UpstreamBroken       502   cut, closed, or not understandable
     ├── UpstreamTimeout      504   stalled
     └── UpstreamRefused      …     the upstream's own error
 """
 
+from math import ceil
 from typing import ClassVar
 
 
@@ -117,6 +120,12 @@ class BudgetExceeded(LexoraError):
     default_code = "insufficient_quota"
 
 
+class AuthUnavailable(LexoraError):
+    status = 503
+    type = "service_unavailable"
+    default_code = "auth_unavailable"
+
+
 class LimitsUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
@@ -142,8 +151,11 @@ class DeadlineExceeded(LexoraError):
 
 
 class UpstreamError(LexoraError):
+    """`retry_after` is when the upstream wants to be asked again, in seconds."""
+
     status = 502
     type = "upstream_error"
+    retry_after: float | None = None
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -154,6 +166,12 @@ class CredentialMissing(UpstreamUnreachable):
     status = 503
     type = "service_unavailable"
     default_code = "credential_missing"
+
+
+class CannotContinue(UpstreamError):
+    """What was broken stays so, unless the next deployment can go on."""
+
+    default_code = "cannot_continue"
 
 
 class Busy(UpstreamError):
@@ -187,9 +205,11 @@ class UpstreamRefused(UpstreamError):
         error_type: str = "upstream_error",
         param: str | None = None,
         code: str | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        retry_after: float | None = None,
     ) -> None:
+        headers = ((b"retry-after", b"%d" % ceil(retry_after)),) if retry_after is not None else ()
         super().__init__(message, param=param, code=code, headers=headers)
+        self.retry_after = retry_after
         self.status = status
         self.upstream_status = upstream_status
         self.error_type = error_type

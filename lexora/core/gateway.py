@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote
 
 from lexora.core.answers import Catalogue
 from lexora.core.chat import ChatRequest
-from lexora.core.errors import InvalidRequest, UpstreamRefused, UpstreamUnreachable
-from lexora.core.ports import AnswerStore, ChunkStream, Completion, Upstream
+from lexora.core.continuation import Continuation
+from lexora.core.errors import UpstreamError
+from lexora.core.keys import Caller
+from lexora.core.passage import Passage, Traffic
+from lexora.core.ports import AnswerStore, ChunkStream, Completion, SoFar, Upstream
 from lexora.core.record import Record
 from lexora.core.routing import Routes
 from lexora.core.usage import Usage, estimate_tokens
 
-if TYPE_CHECKING:
-    from lexora.core.model_map import Deployment
-
 PREPARED_MODEL = "lexora/fixed"
-
-_Answer = TypeVar("_Answer")
 
 
 class Setup(NamedTuple):
@@ -38,30 +38,71 @@ class Prepared(NamedTuple):
 
 
 class Relay:
-    """A streamed answer on its way through. `read` is the stream's own; `close` settles the record."""
+    """A streamed answer on its way through. `close` settles the record.
 
-    def __init__(self, stream: ChunkStream, deployment: Deployment, request: ChatRequest, record: Record) -> None:
-        self.read = stream.read
+    When a deployment's stream breaks, the next one begins anew as long as the client has nothing of it, and else goes
+    on with the answer where that can be done right.
+    """
+
+    def __init__(self, passage: Passage, upstream: Upstream, stream: ChunkStream, record: Record) -> None:
+        self._passage = passage
+        self._upstream = upstream
         self._stream = stream
-        self._deployment = deployment
-        self._request = request
         self._record = record
+        self._head = b""  # the first frames that the client got
+        self._text = ""  # of the streams that broke
+        self._continuation: Continuation | None = None
 
     @property
     def tokens_seen(self) -> int:
-        return self._stream.tokens_seen
+        return self._passage.tokens_before + self._stream.tokens_seen
 
     @property
     def ended(self) -> bool:
         return self._stream.ended
 
+    async def read(self) -> bytes:
+        """As of a ChunkStream."""
+        while True:
+            try:
+                frames = await self._stream.read()
+            except UpstreamError as error:
+                await self._go_on(error)
+                # The headers may be out, and they name the one that broke.
+                return b": x-lexora-deployment: %b\n\n" % quote(self._record.deployment, safe="/: ").encode()
+            if self._continuation is not None:
+                frames = self._continuation.rewrite(frames)
+            elif not self._head:
+                self._head = frames
+            if frames or self._stream.ended:
+                return frames
+
+    async def _go_on(self, error: UpstreamError) -> None:
+        """Puts the next deployment's stream in place. Raises what the client is told if there is none."""
+        passage, broken, so_far = self._passage, self._stream, None
+        broken.close()
+        self._record.malformed_events += broken.malformed
+        said = broken.text
+        can = not self._head or (said is not None and passage.request.can_be_continued())
+        await passage.failed(error, stream=broken, final=not can)
+        if self._head:
+            self._text += said or ""
+            so_far = SoFar(self._text, passage.tokens_before)
+            self._continuation = Continuation(self._head, so_far)
+            passage.continuing = bool(self._text.strip())
+        beginning = so_far if passage.continuing else None
+        self._stream = await passage.call(
+            lambda deployment, request: self._upstream.stream(deployment, request, self._record, beginning)
+        )
+
     def close(self) -> None:
-        """Frees the upstream and settles the record with what was used so far."""
+        """Frees the upstream and settles the record with what was used so far, unless that is done."""
         stream, record = self._stream, self._record
         stream.close()
-        record.upstream_model = stream.model or self._deployment.model
-        record.malformed_events = stream.malformed
-        _settle(record, self._deployment, self._request, stream.usage, stream.tokens_seen)
+        if not self._passage.settled:
+            record.upstream_model = stream.model or record.upstream_model
+            record.malformed_events += stream.malformed
+            self._passage.settle(stream.usage, stream.tokens_seen, failed=not stream.ended)
 
 
 class Gateway:
@@ -70,8 +111,11 @@ class Gateway:
     `refresh` is called before routes are looked at: it may put a newer `setup` in place.
     """
 
-    def __init__(self, setup: Setup, upstream: Upstream, refresh: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, setup: Setup, upstream: Upstream, traffic: Traffic, refresh: Callable[[], None] | None = None
+    ) -> None:
         self.setup = setup
+        self.traffic = traffic
         self._upstream = upstream
         self._refresh = refresh
 
@@ -101,64 +145,36 @@ class Gateway:
         record.usage_estimated = True
         return Prepared(text, usage)
 
-    async def complete(self, request: ChatRequest, record: Record, expire_in: Callable[[float], None]) -> Completion:
-        """A plain answer of one of the model's deployments.
-
-        A deployment that cannot be reached is passed over for the next: nothing was sent to it. `expire_in` is told
-        the request's deadline in seconds. Raises InvalidRequest, ModelNotFound, NoModelConnected and UpstreamError.
-        """
-        deployment, completion = await self._first_reachable(self._upstream.complete, request, record, expire_in)
-        record.upstream_model = completion.model or deployment.model
-        _settle(record, deployment, request, completion.usage, 0)
-        return completion
-
-    async def stream(self, request: ChatRequest, record: Record, expire_in: Callable[[float], None]) -> Relay:
-        """The same as a stream, once an upstream has accepted the request."""
-        deployment, stream = await self._first_reachable(self._upstream.stream, request, record, expire_in)
-        return Relay(stream, deployment, request, record)
-
-    async def _first_reachable(
+    async def complete(
         self,
-        call: Callable[[Deployment, ChatRequest, str], Awaitable[_Answer]],
         request: ChatRequest,
+        caller: Caller,
         record: Record,
         expire_in: Callable[[float], None],
-    ) -> tuple[Deployment, _Answer]:
-        routes = self.routes()
-        known = request.known
-        record.model = known.model or routes.default_model or ""
-        deployments = routes.order(known.model)
-        for left, deployment in enumerate(deployments, 1 - len(deployments)):
-            record.deployment = deployment.label
-            record.provider = deployment.provider
-            record.origin = deployment.origin
-            record.upstream_model = deployment.model
-            record.attempts += 1
-            record.cost_usd = 0.0 if deployment.is_free else None  # until the answer's tokens are known
-            expire_in(known.x_timeout or deployment.timeouts.total)
-            try:
-                return deployment, await call(deployment, request, record.request_id)
-            except UpstreamUnreachable:
-                if left == 0:
-                    raise
-            except (UpstreamRefused, InvalidRequest):
-                raise
-            except BaseException:
-                # It was sent, and is paid for as far as anybody can tell: the client left, time ran out, it broke.
-                _settle(record, deployment, request, None, 0)
-                raise
-        raise AssertionError("a route has at least one deployment")
+        loop: AbstractEventLoop,
+    ) -> Completion:
+        """A plain answer of one of the model's deployments.
 
+        `expire_in` is told the request's deadline in seconds. Raises Forbidden, InvalidRequest, ModelNotFound,
+        NoModelConnected, RateLimited, BudgetExceeded, LimitsUnavailable and UpstreamError.
+        """
+        passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
+        completion = await passage.call(
+            lambda deployment, request: self._upstream.complete(deployment, request, record)
+        )
+        record.upstream_model = completion.model or record.upstream_model
+        passage.settle(completion.usage, 0)
+        return completion
 
-def _settle(
-    record: Record, deployment: Deployment, request: ChatRequest, usage: Usage | None, tokens_seen: int
-) -> None:
-    """Notes what was used and what it cost; where the upstream did not count, what the gateway saw of it."""
-    if usage is None:
-        record.usage_estimated = True
-        usage = Usage(sum(map(estimate_tokens, request.texts())), tokens_seen)
-    record.tokens_in = usage.prompt_tokens
-    record.tokens_out = usage.completion_tokens
-    record.tokens_cached = usage.cached_tokens
-    record.tokens_reasoning = usage.reasoning_tokens
-    record.cost_usd = deployment.cost(usage)
+    async def stream(
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        record: Record,
+        expire_in: Callable[[float], None],
+        loop: AbstractEventLoop,
+    ) -> Relay:
+        """The same as a stream, once an upstream has accepted the request."""
+        passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
+        stream = await passage.call(lambda deployment, request: self._upstream.stream(deployment, request, record))
+        return Relay(passage, self._upstream, stream, record)

@@ -30,7 +30,7 @@ class ChunkStream(Protocol):
 
     `usage` is the upstream's own count, `tokens_seen` the number of chunks that carried part of an answer,
     `malformed` the number of events that were no JSON and were left out; `ended` says that the answer's true end
-    has been read.
+    has been read. `text` is the answer so far, None if there is more than text in it.
     """
 
     @property
@@ -43,6 +43,8 @@ class ChunkStream(Protocol):
     def malformed(self) -> int: ...
     @property
     def ended(self) -> bool: ...
+    @property
+    def text(self) -> str | None: ...
 
     async def read(self) -> bytes:
         """The next events, framed for the client; empty at the answer's true end, and never before it.
@@ -56,15 +58,27 @@ class ChunkStream(Protocol):
         ...
 
 
+class SoFar(NamedTuple):
+    """An answer that broke off: what the client has of it."""
+
+    text: str
+    tokens: int
+
+
 class Upstream(Protocol):
     """Calls deployments."""
 
-    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
+    async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
         """One plain answer. Raises UpstreamError."""
         ...
 
-    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> ChunkStream:
-        """A stream, once the upstream has accepted the request. Raises UpstreamError."""
+    async def stream(
+        self, deployment: Deployment, request: ChatRequest, record: Record, so_far: SoFar | None = None
+    ) -> ChunkStream:
+        """A stream, once the upstream has accepted the request; the rest of an answer that broke off, if so.
+
+        Raises UpstreamError, CannotContinue among them.
+        """
         ...
 
 

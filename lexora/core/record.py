@@ -41,6 +41,7 @@ class Record(msgspec.Struct, gc=False):
     malformed_events: int = 0
     priority: Priority | None = None
     queue_ms: float | None = None
+    queue_position: int | None = None
     upstream_ms: float | None = None
     ttft_ms: float | None = None
     duration_ms: float = 0.0
@@ -49,15 +50,14 @@ class Record(msgspec.Struct, gc=False):
     error_code: str | None = None
     error_message: str | None = None
     failed_attempts: str = ""
+    response_headers: tuple[tuple[bytes, bytes], ...] = ()
     trace_parent: str = ""
     latest_user_message: str = ""
     context_tail: str = ""
 
 
 # What tables keep of a record.
-COLUMNS = [
-    name for name in Record.__struct_fields__ if name not in ("trace_parent", "latest_user_message", "context_tail")
-]
+COLUMNS = list(Record.__struct_fields__[: Record.__struct_fields__.index("failed_attempts") + 1])
 
 _system_random = SystemRandom()
 

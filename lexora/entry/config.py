@@ -103,7 +103,7 @@ class StoreFailure(_Section):
 
 
 class Retry(_Section):
-    """Attempts of one request in all; before the same deployment is asked again, `delay_seconds`, then longer."""
+    """Attempts of one request in all; before all deployments are asked again, `delay_seconds`, then longer."""
 
     max_attempts: int = Field(3, ge=1)
     delay_seconds: float = Field(1.0, ge=0)
@@ -113,7 +113,7 @@ class Retry(_Section):
 class Circuit(_Section):
     """After `failures` in a row a deployment is left alone for `cooldown_seconds`, and then tried with one request."""
 
-    failures: int = Field(5, ge=1)
+    failures: int = Field(10, ge=1)
     cooldown_seconds: float = Field(10, gt=0)
 
 
@@ -199,7 +199,7 @@ class Settings(_Section):
     rate_limits: RateLimits | None = None
     budgets: Budgets = Budgets()
     on_store_failure: StoreFailure = StoreFailure()
-    retry: Retry = Retry()
+    retry: Retry | None = None
     circuit: Circuit = Circuit()
     logging: Logging = Logging()
     metrics: Metrics | None = None

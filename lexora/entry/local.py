@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import gc
 import logging
@@ -11,37 +10,57 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import uvloop
 
+from lexora import __version__
 from lexora.adapters.http_client import HttpClient
+from lexora.adapters.journal import Journal, recover
 from lexora.adapters.json_log import JsonFormatter, JsonLog
 from lexora.adapters.ledger import BatchedLedger
+from lexora.adapters.memory import MemoryLimits
+from lexora.adapters.prometheus import CONTENT_TYPE, PrometheusMetrics
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
+from lexora.adapters.sqlite_keys import SqliteKeys
+from lexora.adapters.sqlite_stats import SqliteStats
 from lexora.adapters.upstream import HttpUpstream
-from lexora.api.app import create_app
+from lexora.api.app import Operations, create_app
+from lexora.api.health import HealthEndpoint
+from lexora.api.metrics import MetricsEndpoint, create_ops_app
+from lexora.core.errors import InvalidRequest
 from lexora.core.gateway import Gateway, Setup
+from lexora.core.lanes import Lanes
+from lexora.core.limits import Estimates, Limiter
+from lexora.core.model_map import Deployment
+from lexora.core.passage import Traffic
+from lexora.core.ports import RecordSink
+from lexora.core.record import Record
 from lexora.core.routing import Routes
+from lexora.entry.auth import change_auth, create_auth
 from lexora.entry.config import Logging, Settings, load_settings
 from lexora.entry.errors import ConfigError
+from lexora.entry.folders import data_folder
+from lexora.entry.listen import LOOPBACK, bind, take_connections
+from lexora.entry.live import Live
 from lexora.entry.model_server import ModelServer, start_model_server
+from lexora.entry.monitor import Monitor, ServerFacts
+from lexora.entry.policies import circuit_rules, limit_rules, queue_rules, retry_rules
 from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
 from lexora.entry.server import create_server
 from lexora.entry.upstreams import credential_of, find_upstreams
 
 KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
-SHUTDOWN_SECONDS = 30
 LOOK_AGAIN_SECONDS = 5.0
-BACKLOG = 2048
 # How long the ledger's thread may keep the event loop waiting when both want the interpreter.
 SWITCH_SECONDS = 0.0005
 PID_FILE = "lexora.pid"
-LOOPBACK = ("127.0.0.1", "::1")
+JOURNAL = "journal.jsonl"
 GC_THRESHOLDS = (20_000, 20, 20)
 
 log = logging.getLogger("lexora")
@@ -61,16 +80,17 @@ def serve(options: Options) -> None:
     """Runs the gateway until SIGINT or SIGTERM. Raises ConfigError."""
     settings = load_settings(options.config)
     host, port = options.host or settings.server.host, options.port or settings.server.port
-    listener = _listen(host, port)
-    _allow_many_connections()
-    model_server = start_model_server(options.model, _progress) if options.model else None
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Local(options, settings, listener, model_server).run())
-    finally:
-        listener.close()
+    metrics = settings.metrics if settings.metrics and settings.metrics.enabled else None
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(bind(host, port))
+        ops_listener = held.enter_context(bind(metrics.host, metrics.port)) if metrics else None
+        held.enter_context(_hold(data_folder(options.data, settings)))
+        _allow_many_connections()
+        model_server = start_model_server(options.model, _progress) if options.model else None
         if model_server is not None:
-            model_server.stop()
+            held.callback(model_server.stop)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Local(options, settings, listener, ops_listener, model_server).run())
 
 
 def _allow_many_connections() -> None:
@@ -82,7 +102,7 @@ def _allow_many_connections() -> None:
 
 def reload(options: Options) -> None:
     """Tells the gateway that keeps its data where `options` say to read its files again. Raises ConfigError."""
-    file = _data_folder(options, load_settings(options.config)) / PID_FILE
+    file = data_folder(options.data, load_settings(options.config)) / PID_FILE
     try:
         with file.open("r+") as held:
             try:
@@ -98,49 +118,102 @@ def reload(options: Options) -> None:
     )
 
 
-def _data_folder(options: Options, settings: Settings) -> Path:
-    return options.data or settings.data or Path("data")
-
-
 class _Local:
     """One running gateway and what it is made of."""
 
     def __init__(
-        self, options: Options, settings: Settings, listener: socket.socket, model_server: ModelServer | None
+        self,
+        options: Options,
+        settings: Settings,
+        listener: socket.socket,
+        ops_listener: socket.socket | None,
+        model_server: ModelServer | None,
     ) -> None:
         self._options = options
         self._settings = settings
         self._listener = listener
+        self._ops_listener = ops_listener
         self._model_server = model_server
         self._client = HttpClient()
         self._changing = asyncio.Lock()
         self._complete = True
-        self._folder = _data_folder(options, settings)
-        self._database = self._folder / "lexora.db"
+        folder = data_folder(options.data, settings)
+        self._database = folder / "lexora.db"
+        self._lanes = Lanes(queue_rules(settings), circuit_rules(settings), time.monotonic)
+        self._monitor = Monitor(self._client)
+        self._live = Live(self._lanes, self._monitor)
+        self._limits = MemoryLimits(time.time)
         try:
             self._answers = SqliteAnswers(self._database)
+            self._keys = SqliteKeys(self._database)
             records = SqliteRecords(self._database)
+            recovered = recover(folder / JOURNAL, records)
+            self._limits.load(records.spent(time.time()))
+            journal = Journal(folder / JOURNAL)
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
         self._log = JsonLog(partial(os.write, sys.stdout.fileno()))
-        self._ledger = BatchedLedger([records, self._log])
+        self._metrics = PrometheusMetrics(__version__, time.time(), self._live.gauges)
+        sinks: list[RecordSink] = [records, self._log, self._metrics]
+        trace: Callable[[Record], str] | None = None
+        if settings.tracing is not None:
+            from lexora.adapters.tracing import Tracer  # OpenTelemetry takes its time
+            from lexora.core.trace import outgoing_traceparent
+
+            sinks.append(Tracer(str(settings.tracing.endpoint), __version__))
+
+            def trace(record: Record) -> str:
+                return outgoing_traceparent(record.request_id, record.trace_parent)
+
+        self._ledger = BatchedLedger(sinks, journal)
+        self._upstream = HttpUpstream(self._client, credential_of, trace)
+        self._auth = create_auth(settings, self._keys, self._address)
+        self._recovered = recovered
+
+    @property
+    def _address(self) -> str:
+        return str(self._listener.getsockname()[0])
 
     async def run(self) -> None:
         settings = self._settings
         self._configure_log(settings.logging)
+        if self._recovered:
+            log.warning(
+                "%d requests were cut off when the gateway was killed; their records are written", self._recovered
+            )
         try:
             setup = await self._setup(settings)
         except OSError as error:
             raise ConfigError(f"{error}; choose another folder with DATA=dir") from None
-        self._gateway = Gateway(setup, HttpUpstream(self._client, credential_of))
+        traffic = Traffic(
+            Limiter(self._limits, limit_rules(settings), time.time, log.error),
+            Estimates(),
+            self._lanes,
+            retry_rules(settings),
+            self._ledger.admit,
+            asyncio.sleep,
+            time.monotonic,
+        )
+        self._gateway = Gateway(setup, self._upstream, traffic)
+        operations = Operations(
+            self._keys,
+            SqliteStats(self._database),
+            self._live.stats,
+            self._metrics.text,
+            self._reload_for_admin,
+            lambda: self._live.health(self._deployments()),
+        )
         app = create_app(
             self._gateway,
+            self._auth,
             self._ledger,
             allow_origins=settings.cors.allow_origins,
             max_body_bytes=int(settings.server.max_body_mb * 1024 * 1024),
-            hosts=_hosts(self._listener.getsockname()[0], settings.server.allowed_hosts),
+            hosts=_hosts(self._address, settings.server.allowed_hosts),
+            operations=operations,
         )
-        server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=SHUTDOWN_SECONDS)
+        grace = int(settings.server.grace_seconds)
+        server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=grace)
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn handles both while it serves, and raises them again when it is done: by then we end by ourselves.
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -152,18 +225,25 @@ class _Local:
             tasks.add(task)
             task.add_done_callback(tasks.discard)  # an error in it is logged by asyncio
 
-        loop.add_signal_handler(signal.SIGHUP, lambda: start(self._reload()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: start(self._reload_on_signal()))
         start(self._look_again())
-        _take_connections(self._listener)
-        print(start_screen(self._listener, setup, self._database, settings), file=sys.stderr, flush=True)
+        start(self._monitor.watch(self._deployments, self._note))
+        take_connections(self._listener)
+        if self._ops_listener is not None:
+            take_connections(self._ops_listener)
+            start(self._serve_operations(self._ops_listener, operations))
+        print(
+            start_screen(self._listener, setup, self._database, key_needed=self._auth.required),
+            file=sys.stderr,
+            flush=True,
+        )
         # What exists by now stays, and a request makes next to no cycles: to look for them every 700 objects is waste.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_SECONDS)
         try:
-            with _pid_file(self._folder / PID_FILE):
-                await server.serve([self._listener])
+            await server.serve([self._listener])
         finally:
             # What still runs when its time is up is cut off, and its record is to be written as well.
             running = [*tasks, *server.server_state.tasks]
@@ -174,6 +254,7 @@ class _Local:
             # Blocks, as nothing else is left to do.
             self._ledger.close()
             self._answers.close()
+            self._keys.close()
 
     async def _setup(self, settings: Settings) -> Setup:
         catalogue, answers = load_prepared(settings.answers or SHIPPED)
@@ -196,19 +277,57 @@ class _Local:
         self._log.level = logging.getLevelNamesMapping()[settings.level]
         self._log.message_text = settings.message_text
 
-    async def _reload(self) -> None:
-        """On SIGHUP: reads config, model map and prepared answers again; if anything is wrong, all stays as it is."""
+    async def _reload(self) -> str:
+        """Reads config, model map and prepared answers again, and says what there is; if anything is wrong, all stays
+        as it is. Raises ConfigError and OSError.
+        """
         async with self._changing:
-            try:
-                settings = load_settings(self._options.config)
-                setup = await self._setup(settings)
-            except (ConfigError, OSError) as error:
-                log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 - a line is enough
-                return
+            settings = load_settings(self._options.config)
+            setup = await self._setup(settings)
             self._settings = settings
-            self._gateway.setup = setup
+            gateway = self._gateway
+            gateway.setup = setup
+            gateway.traffic = gateway.traffic._replace(retry=retry_rules(settings))
+            gateway.traffic.limiter.rules = limit_rules(settings)
+            self._lanes.change(queue_rules(settings), circuit_rules(settings))
+            self._lanes.keep(self._deployments())
+            change_auth(self._auth, settings.auth, self._address)
         self._configure_log(settings.logging)
-        log.info("reloaded: %d models, %d prompts", len(setup.routes.names), len(setup.catalogue.prompts))
+        said = f"reloaded: {len(setup.routes.names)} models, {len(setup.catalogue.prompts)} prompts"
+        log.info(said)
+        return said
+
+    async def _reload_on_signal(self) -> None:
+        try:
+            await self._reload()
+        except (ConfigError, OSError) as error:
+            log.error("reload refused, the old configuration stays: %s", error)  # noqa: TRY400 - a line is enough
+
+    async def _reload_for_admin(self) -> str:
+        try:
+            return await self._reload()
+        except (ConfigError, OSError) as error:
+            raise InvalidRequest(f"Refused, and the old configuration stays: {error}", code="reload_refused") from None
+
+    def _deployments(self) -> Iterator[Deployment]:
+        for route in self._gateway.setup.routes.models.values():
+            yield from route.deployments
+
+    def _note(self, deployment: Deployment, facts: ServerFacts) -> None:
+        """What the monitor has seen of a deployment's server."""
+        lane = self._lanes.of(deployment)
+        if facts.reachable and lane.up is False:
+            lane.circuit.probe_now()
+        lane.up = facts.reachable
+        if lane.queue is not None and lane.queue.concurrency != facts.concurrency:
+            lane.queue.concurrency = facts.concurrency
+
+    async def _serve_operations(self, listener: socket.socket, operations: Operations) -> None:
+        """/metrics and /health on a port of their own."""
+        health = HealthEndpoint(self._gateway, time.time(), operations.health)
+        app = create_ops_app(MetricsEndpoint(self._metrics.text, CONTENT_TYPE), health)
+        server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=1)
+        await server._serve([listener])  # noqa: SLF001 - `serve` would take the signals from the other server
 
     async def _look_again(self) -> None:
         """Upstreams that were not up yet when we looked: looks until they are."""
@@ -238,47 +357,24 @@ def _hosts(address: str, allowed: list[str]) -> set[bytes] | None:
 
 
 @contextlib.contextmanager
-def _pid_file(path: Path) -> Iterator[None]:
-    """Holds a locked file with our process id; of gateways that share a folder, the first has it."""
-    with path.open("a+") as held:
-        with contextlib.suppress(BlockingIOError):
+def _hold(folder: Path) -> Iterator[None]:
+    """Holds a locked file with our process id: the books of a folder are kept by one gateway. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = (folder / PID_FILE).open("a+")
+    except OSError as error:
+        raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
+    with held:
+        try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held.truncate(0)
-            held.write(f"{os.getpid()}\n")
-            held.flush()
+        except BlockingIOError:
+            raise ConfigError(
+                f"a gateway is running with its data in {folder}; stop it, or choose another folder with DATA=dir"
+            ) from None
+        held.truncate(0)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
         yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket; connections are taken later. Raises ConfigError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, UnicodeError) as error:
-        if isinstance(error, UnicodeError):
-            raise ConfigError(f"'{host}' is not a host name; choose another HOST") from None
-        if error.errno == errno.EADDRINUSE:
-            raise _in_use(host, port) from None
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; choose another HOST or PORT") from None
-    return listener
-
-
-def _take_connections(listener: socket.socket) -> None:
-    """Listens, before the start-up screen says so. Raises ConfigError: another gateway may have been quicker."""
-    try:
-        listener.listen(BACKLOG)
-    except OSError:
-        raise _in_use(*listener.getsockname()[:2]) from None
-
-
-def _in_use(host: str, port: int) -> ConfigError:
-    return ConfigError(
-        f"port {port} on {host} is in use; stop what listens there, or choose another port: PORT={port + 1}"
-    )
 
 
 def _configure_logging(level: str) -> None:

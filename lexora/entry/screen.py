@@ -12,13 +12,13 @@ from lexora import __version__
 from lexora.core.gateway import Setup
 from lexora.core.model_map import Deployment
 from lexora.core.routing import HOW_TO_CONNECT
-from lexora.entry.config import Settings
+from lexora.entry.listen import LOOPBACK
 
 _MOST_LISTED = 12
 
 
-def start_screen(listener: socket.socket, setup: Setup, database: Path, settings: Settings) -> str:
-    """The start-up screen: address, models and where each goes, data, a request to try."""
+def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_needed: bool) -> str:
+    """The start-up screen: address, models and where each goes, data, who may ask, a request to try."""
     url = _url(listener)
     prompts = setup.catalogue.prompts
     answers = sum(prompt.variants for prompt in prompts)
@@ -30,7 +30,9 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, settings
         *_section("data", [str(database.resolve())]),
         *_section("docs", [f"{url}/docs"]),
     ]
-    if listener.getsockname()[0] not in ("127.0.0.1", "::1"):
+    if key_needed:
+        lines += _section("keys", ["a model needs one: lexora keys create --user NAME, prepared answers do not"])
+    elif listener.getsockname()[0] not in LOOPBACK:
         lines += _section("note", ["whoever can reach this address can use these models"])
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompts[0].prompt if prompts else "Hello"}]})
     curl = ["curl", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body.decode()]

@@ -160,26 +160,33 @@ async def served_models(
     client: HttpClient, base_url: str, headers: Mapping[str, str] | None = None
 ) -> list[ServedModel] | None:
     """What an upstream's `GET /models` lists; None if it does not answer within PROBE_SECONDS."""
-    url = urlsplit(base_url)
-    tls = url.scheme == "https"
-    head = {"host": url.netloc, "accept-encoding": "identity", **(headers or {})}
+    status, body = await fetch(client, f"{base_url}/models", headers)
+    try:
+        return msgspec.json.decode(body, type=_ModelList).data if status == 200 else None
+    except NOT_JSON:
+        return None
+
+
+async def fetch(client: HttpClient, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    """Status and body of `GET url`; 0 and nothing unless they come within PROBE_SECONDS."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    head = {"host": parts.netloc, "accept-encoding": "identity", **(headers or {})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             response = await client.send(
-                Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
-                f"GET {url.path}/models HTTP/1.1\r\n{lines}\r\n".encode("latin-1"),
+                Origin(parts.hostname or "", parts.port or (443 if tls else 80), tls),
+                f"GET {parts.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"),
                 connect_timeout=PROBE_SECONDS,
             )
             try:
                 body = await response.read()
             finally:
                 response.close()
-        if response.status != 200:
-            return None
-        return msgspec.json.decode(body, type=_ModelList).data
-    except (TimeoutError, UpstreamError, *NOT_JSON):
-        return None
+    except (TimeoutError, UpstreamError):
+        return 0, b""
+    return response.status, body
 
 
 def credential_of(reference: str, *, fresh: bool = False) -> str:  # noqa: ARG001 - the environment does not change

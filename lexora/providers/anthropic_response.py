@@ -218,6 +218,8 @@ class AnthropicChunkReader:
         self.usage: Usage | None = None
         self.tokens_seen = 0
         self.ended = False
+        self.text: list[str] = []
+        self.only_text = True
         self._counted: _Usage | None = None
         self._open_calls: dict[int, _OpenCall] = {}
         self._calls = 0
@@ -273,6 +275,7 @@ class AnthropicChunkReader:
             case _Thinking(thinking=thinking):
                 return self._part("reasoning_content", thinking)
             case _ToolUse():
+                self.only_text = False
                 call = self._open_calls[index] = _OpenCall(self._calls, block.arguments())
                 self._calls += 1
                 self.tokens_seen += 1
@@ -291,6 +294,10 @@ class AnthropicChunkReader:
         if not text:
             return b""
         self.tokens_seen += 1
+        if name == "content":
+            self.text.append(text)
+        else:
+            self.only_text = False
         return self._chunk({name: text})
 
     def _finish(self, stop_reason: str) -> bytes:

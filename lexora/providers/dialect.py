@@ -31,13 +31,16 @@ class ChunkReader(Protocol):
     """Turns the events of one upstream stream into OpenAI's chunks, and notes the facts on the way.
 
     `ended` says that the upstream has given the answer's true end; `tokens_seen` counts the chunks that carried
-    part of an answer; `usage` is the upstream's own count, whether or not the client asked to see it.
+    part of an answer; `usage` is the upstream's own count, whether or not the client asked to see it. `text` is the
+    answer so far, in pieces; `only_text` says that there was nothing else in it, so that another could go on with it.
     """
 
     model: str
     usage: Usage | None
     tokens_seen: int
     ended: bool
+    text: list[str]
+    only_text: bool
 
     def read(self, data: bytes) -> bytes:
         """The framed chunks (`data: …` + blank line) that one event's data becomes; empty if none.

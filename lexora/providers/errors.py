@@ -28,7 +28,7 @@ _STATUS_OF_TYPE = {
 _LONGEST_MESSAGE = 2_000
 
 
-def refused(status: int, body: bytes, *, retry_after: bytes | None = None) -> UpstreamRefused:
+def refused(status: int, body: bytes, *, retry_after: float | None = None) -> UpstreamRefused:
     """The client's error for an upstream's error response; `status` 0 for one reported inside a 200 answer.
 
     Understands OpenAI's envelope (vLLM, llama.cpp, Ollama), Anthropic's, `{"error": "…"}` and `{"detail": …}`.
@@ -41,7 +41,7 @@ def refused(status: int, body: bytes, *, retry_after: bytes | None = None) -> Up
     return refused_as(status, said, retry_after=retry_after)
 
 
-def refused_as(status: int, said: Any, *, retry_after: bytes | None = None) -> UpstreamRefused:
+def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> UpstreamRefused:
     """The same for a body that is decoded already."""
     if status in (401, 403):
         return UpstreamRefused(
@@ -72,7 +72,7 @@ def refused_as(status: int, said: Any, *, retry_after: bytes | None = None) -> U
         error_type=_text(facts.get("type")) or "upstream_error",
         param=_text(facts.get("param")),
         code=_text(code) or "upstream_error",
-        headers=((b"retry-after", retry_after),) if retry_after else (),
+        retry_after=retry_after,
     )
 
 

@@ -91,6 +91,8 @@ class OpenAIChunkReader:
         self.usage: Usage | None = None
         self.tokens_seen = 0
         self.ended = False
+        self.text: list[str] = []
+        self.only_text = True
         self._show_usage = request.include_usage
         self._unfinished = set(range(request.known.n or 1))
 
@@ -102,6 +104,7 @@ class OpenAIChunkReader:
             chunk = _decode_chunk(data)
         except msgspec.ValidationError:
             chunk = _strange_chunk(data)
+            self.only_text = False
         except NOT_JSON:
             raise MalformedEvent from None
         if chunk.error is not None:
@@ -110,10 +113,13 @@ class OpenAIChunkReader:
             self.model = chunk.model
         for choice in chunk.choices or ():
             delta = choice.delta
-            if delta is not None and (
-                delta.content or delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal
-            ):
-                self.tokens_seen += 1
+            if delta is not None:
+                if delta.content:
+                    self.tokens_seen += 1
+                    self.text.append(delta.content)
+                elif delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
+                    self.tokens_seen += 1
+                    self.only_text = False
             if choice.finish_reason:
                 self._unfinished.discard(choice.index)
                 # Not every server sends [DONE]; every choice having finished is as true an end.

@@ -9,10 +9,12 @@ from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.chat import parse_chat_request
 from lexora.core.errors import ModelNotFound, UpstreamUnreachable
 from lexora.core.gateway import Gateway, Setup
+from lexora.core.keys import ANYBODY
 from lexora.core.model_map import Deployment, parse_model_map
 from lexora.core.record import Record
 from lexora.core.routing import Routes
 from lexora.providers.table import PROVIDERS
+from tests.support.traffic import free_traffic
 
 
 class Answers:
@@ -28,7 +30,7 @@ class Nobody:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def complete(self, deployment: Deployment, request: Any, request_id: str) -> Any:
+    async def complete(self, deployment: Deployment, request: Any, record: Record, so_far: Any = None) -> Any:
         self.asked.append(deployment.model)
         raise UpstreamUnreachable("nobody is there")
 
@@ -48,7 +50,7 @@ class Refreshed:
         self.looks = 0
         self.upstream = Nobody()
         setup = Setup(routes("a"), Catalogue([PreparedPrompt(id="q", prompt="known")]), Answers())
-        self.gateway = Gateway(setup, self.upstream, self._refresh)
+        self.gateway = Gateway(setup, self.upstream, free_traffic(), self._refresh)
 
     def _refresh(self) -> None:
         self.looks += 1
@@ -60,7 +62,12 @@ class Refreshed:
             b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % model.encode()
         )
         call = getattr(self.gateway, how)
-        asyncio.run(call(request, Record("id", 1.0, "chat.completions"), lambda _: None))
+        record = Record("id", 1.0, "chat.completions")
+
+        async def ask() -> None:
+            await call(request, ANYBODY, record, lambda _: None, asyncio.get_running_loop())
+
+        asyncio.run(ask())
 
 
 @pytest.fixture
@@ -70,7 +77,7 @@ def refreshed() -> Refreshed:
 
 def test_without_a_refresh_the_routes_are_those_of_the_setup() -> None:
     setup = Setup(routes("a"), Catalogue([]), Answers())
-    gateway = Gateway(setup, Nobody())
+    gateway = Gateway(setup, Nobody(), free_traffic())
     assert gateway.routes() is setup.routes
     gateway.setup = setup._replace(routes=routes("b"))
     assert gateway.routes().names == ["b"]

@@ -14,7 +14,6 @@ from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.gateway import Setup
 from lexora.core.model_map import Deployment, parse_model_map
 from lexora.core.routing import Routes, Wildcard
-from lexora.entry.config import Settings
 from lexora.entry.screen import start_screen
 from lexora.providers.table import PROVIDERS
 from tests.support.gateway import RunningGateway, running_gateway
@@ -38,11 +37,11 @@ def screen(
     models: dict[str, Any] | None = None,
     wildcards: tuple[Wildcard, ...] = (),
     prompts: tuple[PreparedPrompt, ...] = (CAPITAL,),
-    settings: Settings | None = None,
+    key_needed: bool = False,
 ) -> str:
     routes = Routes(parse_model_map({"models": models or {}}, PROVIDERS).models, wildcards=wildcards)
     setup = Setup(routes, Catalogue(prompts), cast(Any, None))
-    return start_screen(cast(Any, Listener(host)), setup, Path("data/lexora.db"), settings or Settings())
+    return start_screen(cast(Any, Listener(host)), setup, Path("data/lexora.db"), key_needed=key_needed)
 
 
 def curl_of(text: str) -> str:
@@ -146,6 +145,12 @@ def test_the_url_can_be_opened_as_it_stands(host: str, url: str) -> None:
     open_to_others = "whoever can reach this address can use these models" in said
     assert open_to_others == (host not in ("127.0.0.1", "::1"))
 
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_where_a_key_is_needed_the_way_to_one_is_said(host: str) -> None:
+    said = screen(host, key_needed=True)
+    assert "lexora keys create --user NAME" in said
+    assert "whoever can reach" not in said
 
 
 def test_without_prompts_there_is_still_a_line_to_try() -> None:

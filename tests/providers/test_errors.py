@@ -87,7 +87,7 @@ def test_a_refused_credential_is_the_gateways_affair(status: int) -> None:
 
 
 def test_retry_after_is_handed_on() -> None:
-    assert refuse(429, OPENAI, retry_after=b"7").headers == ((b"retry-after", b"7"),)
+    assert refuse(429, OPENAI, retry_after=6.2).headers == ((b"retry-after", b"7"),)
     assert refuse(429, OPENAI).headers == ()
 
 

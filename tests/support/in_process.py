@@ -23,6 +23,7 @@ from lexora.core.routing import Routes
 from lexora.entry.server import create_server
 from lexora.providers.table import PROVIDERS
 from tests.support.recorded import RecordedUpstream, wait_until
+from tests.support.traffic import free_traffic, no_operations, open_auth
 
 KNOWN_PROMPT = "日本の首都はどこですか？"
 
@@ -38,6 +39,9 @@ class _Records(list[Record]):
     """A ledger that keeps its records."""
 
     add = list.append
+
+    def admit(self, record: Record) -> None:
+        pass
 
 
 def _no_secret(reference: str, *, fresh: bool = False) -> str:
@@ -84,8 +88,10 @@ class InProcess:
     async def _serve(self) -> None:
         client = HttpClient()
         app = create_app(
-            Gateway(self._setup, HttpUpstream(client, self._credentials)),
+            Gateway(self._setup, HttpUpstream(client, self._credentials), free_traffic()),
+            open_auth(),
             self.records,
+            operations=no_operations(),
             allow_origins=(),
             max_body_bytes=32_000_000,
             max_seconds=self._max_seconds,

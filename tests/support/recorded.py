@@ -159,6 +159,9 @@ class RecordedUpstream:
                     ),
                     0,
                 )
+                if head.startswith(b"GET "):  # the gateway looks whether it is there
+                    writer.write(_MODELS)
+                    continue
                 self.received.append(Received(number, head.removesuffix(b"\r\n\r\n"), await reader.readexactly(length)))
                 if not await self._play(self._script(), reader, writer, number):
                     return
@@ -252,6 +255,7 @@ def json_response(body: Any, status: str = "200 OK", headers: str = "") -> bytes
     return head.encode() + data
 
 
+_MODELS = json_response({"object": "list", "data": []})
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM_END = b"0\r\n\r\n"
 

@@ -1,0 +1,84 @@
+"""What is known of each deployment while the gateway runs: its queue, its circuit, whether its server answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from lexora.core.circuit import Circuit, CircuitRules
+from lexora.core.queue import Queue, QueueRules
+
+if TYPE_CHECKING:
+    from lexora.core.model_map import Deployment
+
+# Wildcard routes make a deployment for each model name that clients think of.
+_MOST = 1_000
+
+
+class Lane:
+    """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked."""
+
+    __slots__ = ("circuit", "deployment", "queue", "up")
+
+    def __init__(self, deployment: Deployment, queue: Queue | None, circuit: Circuit) -> None:
+        self.deployment = deployment
+        self.queue = queue
+        self.circuit = circuit
+        self.up: bool | None = None
+
+
+class Lanes:
+    """The lanes of all deployments; a reload that does not change where a deployment is keeps its lane.
+
+    Without `queue_rules`, nothing waits. `now` gives seconds that never go back.
+    """
+
+    def __init__(self, queue_rules: QueueRules | None, circuit_rules: CircuitRules, now: Callable[[], float]) -> None:
+        self._queue_rules = queue_rules
+        self._circuit_rules = circuit_rules
+        self._now = now
+        self._by_identity: dict[int, Lane] = {}
+        self._by_place: dict[tuple[str, str, str], Lane] = {}
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(list(self._by_place.values()))
+
+    def of(self, deployment: Deployment) -> Lane:
+        lane = self._by_identity.get(id(deployment))
+        if lane is not None and lane.deployment is deployment:
+            return lane
+        place = (deployment.label, deployment.base_url, deployment.model)
+        lane = self._by_place.get(place)
+        if lane is None:
+            if len(self._by_place) >= _MOST:
+                self._forget_idle()
+            queue = None
+            if self._queue_rules is not None and deployment.origin == "own":
+                queue = Queue(self._queue_rules, self._now, deployment.concurrency)
+            lane = self._by_place[place] = Lane(deployment, queue, Circuit(self._circuit_rules, self._now))
+        elif lane.queue is not None and deployment.concurrency is not None:
+            lane.queue.concurrency = deployment.concurrency
+        lane.deployment = deployment
+        if len(self._by_identity) >= _MOST:
+            self._by_identity.clear()
+        self._by_identity[id(deployment)] = lane
+        return lane
+
+    def change(self, queue_rules: QueueRules | None, circuit_rules: CircuitRules) -> None:
+        """New rules, for the lanes that there are as well."""
+        self._queue_rules, self._circuit_rules = queue_rules, circuit_rules
+        for lane in self._by_place.values():
+            lane.circuit.rules = circuit_rules
+            if lane.queue is not None and queue_rules is not None:
+                lane.queue.rules = queue_rules
+
+    def keep(self, deployments: Iterator[Deployment]) -> None:
+        """Forgets the lanes of deployments that are no more, unless somebody is on them."""
+        places = {(deployment.label, deployment.base_url, deployment.model) for deployment in deployments}
+        for place, lane in list(self._by_place.items()):
+            if place not in places and not (lane.queue and (lane.queue.running or lane.queue.waiting)):
+                del self._by_place[place]
+        self._by_identity.clear()
+
+    def _forget_idle(self) -> None:
+        self.keep(iter(()))

@@ -1,0 +1,32 @@
+"""Who may use the gateway on one machine."""
+
+import time
+
+from lexora.core.auth import Auth
+from lexora.core.ports import KeyStore, TokenVerifier
+from lexora.entry.config import Auth as AuthSettings
+from lexora.entry.config import Jwt, Settings
+from lexora.entry.listen import LOOPBACK
+
+
+def create_auth(settings: Settings, keys: KeyStore, address: str) -> Auth:
+    """Auth as the config says for a gateway that listens on `address`."""
+    auth = Auth(keys, None, required=True, prepared=True, now=time.time)
+    change_auth(auth, settings.auth, address)
+    return auth
+
+
+def change_auth(auth: Auth, settings: AuthSettings, address: str) -> None:
+    """The same for one that is in use."""
+    jwt = settings.jwt
+    auth.required = address not in LOOPBACK if settings.required is None else settings.required
+    auth.prepared = settings.prepared_answers
+    auth.tokens = _verifier(jwt) if jwt else None
+    if jwt:
+        auth.user_claim, auth.admin_claim, auth.admin_value = jwt.user_claim, jwt.admin_claim, jwt.admin_value
+
+
+def _verifier(jwt: Jwt) -> TokenVerifier:
+    from lexora.adapters.oidc import OidcTokens  # its cryptography takes its time
+
+    return OidcTokens(jwt.issuer, jwt.audience, jwt.jwks_url)

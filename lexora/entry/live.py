@@ -1,0 +1,71 @@
+"""What is so at the moment, for /stats, /metrics and /health."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lexora.adapters.prometheus import Gauge
+from lexora.api.health import HealthFacts
+from lexora.core.lanes import Lanes
+from lexora.core.model_map import Deployment
+from lexora.entry.monitor import Monitor
+
+
+class Live:
+    """Reads the lanes and what the monitor has seen."""
+
+    def __init__(self, lanes: Lanes, monitor: Monitor) -> None:
+        self._lanes = lanes
+        self._monitor = monitor
+
+    def stats(self) -> dict[str, Any]:
+        """Of each deployment: its queue, and whether its circuit is open."""
+        queues = {
+            lane.deployment.label: {
+                "running": lane.queue.running,
+                "waiting": lane.queue.waiting,
+                "by_priority": lane.queue.waiting_by_priority(),
+                "oldest_wait_ms": round(lane.queue.oldest_wait() * 1e3, 1),
+                "concurrency": lane.queue.concurrency,
+            }
+            for lane in self._lanes
+            if lane.queue is not None
+        }
+        return {"queues": queues, "circuits": {lane.deployment.label: lane.circuit.state for lane in self._lanes}}
+
+    def health(self, deployments: Iterable[Deployment]) -> HealthFacts:
+        """Which deployments can answer: their server does, and their circuit is not open."""
+        up: dict[str, bool | None] = {}
+        vllm: bool | None = None
+        for deployment in deployments:
+            lane = self._lanes.of(deployment)
+            up[deployment.label] = False if lane.circuit.state == "open" else lane.up
+            if deployment.provider == "vllm":
+                vllm = bool(vllm) or lane.up is not False
+        return HealthFacts(up, vllm, self._monitor.gpu_memory)
+
+    def gauges(self) -> Iterator[Gauge]:
+        """The same for Prometheus, and the memory of the GPUs here."""
+        for lane in self._lanes:
+            of = {"deployment": lane.deployment.label}
+            yield Gauge(
+                "lexora_circuit_open", "Whether a deployment is left alone.", of, lane.circuit.state != "closed"
+            )
+            if lane.up is not None:
+                yield Gauge("lexora_upstream_up", "Whether a deployment's server answers.", of, lane.up)
+            queue = lane.queue
+            if queue is None:
+                continue
+            yield Gauge("lexora_queue_running", "Requests that a deployment works on.", of, queue.running)
+            for priority, waiting in queue.waiting_by_priority().items():
+                labels = {**of, "priority": priority}
+                yield Gauge("lexora_queue_waiting", "Requests that wait for a deployment.", labels, waiting)
+            wait = queue.oldest_wait()
+            yield Gauge("lexora_queue_oldest_wait_seconds", "The longest wait of those that wait.", of, wait)
+            if queue.concurrency is not None:
+                yield Gauge(
+                    "lexora_queue_concurrency", "Requests that a deployment takes at a time.", of, queue.concurrency
+                )
+        if self._monitor.gpu_memory is not None:
+            used, total = self._monitor.gpu_memory
+            yield Gauge("lexora_gpu_memory_used_bytes", "Used memory of the GPUs here.", {}, used)
+            yield Gauge("lexora_gpu_memory_total_bytes", "Memory of the GPUs here.", {}, total)

@@ -1,0 +1,172 @@
+"""Looks after the user's own model servers: which are up, how much each can take, and the memory of the GPUs here."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from lexora.adapters.gpu import gpu_memory
+from lexora.adapters.http_client import HttpClient
+from lexora.core.model_map import Deployment, is_reference
+from lexora.entry.upstreams import credential_of, fetch
+from lexora.providers.dialect import NOT_JSON
+from lexora.providers.table import PROVIDERS
+
+log = logging.getLogger("lexora")
+
+GpuMemory = tuple[int, int] | None
+
+
+class ServerFacts(NamedTuple):
+    """What is known of a deployment's server.
+
+    `running` and `waiting` are requests inside the server, None where it does not say. `concurrency` is how many it is
+    to be sent at a time, by the config or else by what was learned; None: no bound.
+    """
+
+    reachable: bool
+    running: int | None
+    waiting: int | None
+    concurrency: int | None
+
+
+class _Props(msgspec.Struct):
+    """Of llama.cpp's `/props`."""
+
+    total_slots: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Server:
+    """One server, which several deployments may share. `reachable` is None until it has been asked."""
+
+    def __init__(self) -> None:
+        self.reachable: bool | None = None
+        self.running: int | None = None
+        self.waiting: int | None = None
+        self.concurrency: int | None = None
+
+    def learn_from_load(self) -> None:
+        """vLLM: where requests wait inside, what runs is what it can take; while none waits, one more at a time."""
+        if self.running is not None and self.waiting:
+            self.concurrency = max(1, self.running)
+        elif self.waiting == 0 and self.concurrency is not None:
+            self.concurrency += 1
+
+
+class Monitor:
+    """Asks every own server, every `interval` seconds. `gpu_memory` is the last reading: used and total bytes."""
+
+    def __init__(
+        self, client: HttpClient, interval: float = 5.0, read_gpu_memory: Callable[[], GpuMemory] = gpu_memory
+    ) -> None:
+        self.gpu_memory: GpuMemory = None
+        self._client = client
+        self._interval = interval
+        self._read_gpu_memory = read_gpu_memory
+        self._gpu_reader: threading.Thread | None = None
+        self._servers: dict[str, _Server] = {}
+
+    def is_up(self, deployment: Deployment) -> bool | None:
+        """Whether the deployment's server answered when it was last asked; None for one that is not asked."""
+        server = self._servers.get(deployment.base_url)
+        return server.reachable if server else None
+
+    def learned_concurrency(self, deployment: Deployment) -> int | None:
+        """How many requests the deployment is to be sent at a time; None: no bound is known."""
+        server = self._servers.get(deployment.base_url)
+        return deployment.concurrency or (server.concurrency if server else None)
+
+    async def watch(
+        self, deployments: Callable[[], Iterable[Deployment]], note: Callable[[Deployment, ServerFacts], None]
+    ) -> None:
+        """Runs for ever: tells `note` of every own deployment, each as soon as its server has answered or not."""
+        while True:
+            self._look_at_gpus()
+            by_server: dict[str, list[Deployment]] = {}
+            for deployment in deployments():
+                if deployment.origin == "own":
+                    by_server.setdefault(deployment.base_url, []).append(deployment)
+            self._servers = {url: self._servers.get(url) or _Server() for url in by_server}
+            await asyncio.gather(*(self._look_at(url, own, note) for url, own in by_server.items()))
+            await asyncio.sleep(self._interval)
+
+    async def _look_at(
+        self, url: str, deployments: list[Deployment], note: Callable[[Deployment, ServerFacts], None]
+    ) -> None:
+        server = self._servers[url]
+        was_reachable = server.reachable
+        try:
+            await self._ask(server, deployments[0])
+            if server.reachable != was_reachable:
+                _say(url, deployments, server.reachable, was_reachable)
+            for deployment in deployments:
+                concurrency = deployment.concurrency or server.concurrency
+                note(deployment, ServerFacts(bool(server.reachable), server.running, server.waiting, concurrency))
+        except Exception:
+            log.exception("looking at %s failed", url)
+
+    async def _ask(self, server: _Server, deployment: Deployment) -> None:
+        headers = _headers(deployment)
+        status, _ = await fetch(self._client, f"{deployment.base_url}/models", headers)
+        server.reachable = 0 < status < 500  # whatever it thinks of the question, it is there
+        server.running = server.waiting = None
+        root = deployment.base_url.removesuffix("/v1")
+        if not server.reachable:
+            return
+        if deployment.provider == "vllm":
+            _, body = await fetch(self._client, f"{root}/metrics", headers)
+            metrics = body.split(b"\n")
+            server.running = _gauge(metrics, b"vllm:num_requests_running")
+            server.waiting = _gauge(metrics, b"vllm:num_requests_waiting")
+            server.learn_from_load()
+        elif deployment.provider == "llamacpp":
+            _, body = await fetch(self._client, f"{root}/props", headers)
+            server.concurrency = _slots(body)
+
+    def _look_at_gpus(self) -> None:
+        """In a thread of its own, as a driver may hang; then nothing is known."""
+        if self._gpu_reader is not None and self._gpu_reader.is_alive():
+            self.gpu_memory = None
+            return
+
+        def read() -> None:
+            self.gpu_memory = self._read_gpu_memory()
+
+        self._gpu_reader = threading.Thread(target=read, daemon=True)
+        self._gpu_reader.start()
+
+
+def _headers(deployment: Deployment) -> dict[str, str]:
+    credential = credential_of(deployment.credential) if deployment.credential else None
+    own = {
+        name.lower(): credential_of(value) if is_reference(value) else value
+        for name, value in deployment.headers.items()
+    }
+    return {**PROVIDERS[deployment.provider].dialect.headers(credential), **own}
+
+
+def _gauge(lines: list[bytes], name: bytes) -> int | None:
+    """A gauge in Prometheus' text format, summed over its series (one for each engine); None if it is not there."""
+    try:
+        values = [float(line.rsplit(b" ", 1)[1]) for line in lines if line.startswith((name + b"{", name + b" "))]
+        return int(sum(values)) if values else None
+    except (ValueError, OverflowError):  # OverflowError: of an infinite one
+        return None
+
+
+def _slots(props: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(props, type=_Props).total_slots
+    except NOT_JSON:
+        return None
+
+
+def _say(url: str, deployments: list[Deployment], reachable: bool | None, was_reachable: bool | None) -> None:
+    labels = ", ".join(dict.fromkeys(deployment.label for deployment in deployments))
+    if not reachable:
+        log.warning("upstream away: %s (%s) does not answer", url, labels)
+    elif was_reachable is not None:
+        log.info("upstream back: %s (%s) answers again", url, labels)

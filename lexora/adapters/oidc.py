@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -186,8 +187,12 @@ def _read(url: str) -> dict[str, Any]:
     """A JSON object. Raises OSError, HTTPException and ValueError."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("not an http or https address")
-    with build_opener(_SameScheme).open(url, timeout=_TIMEOUT_SECONDS) as response:
-        body = response.read(_MOST_BYTES + 1)
+    try:
+        with build_opener(_SameScheme).open(url, timeout=_TIMEOUT_SECONDS) as response:
+            body = response.read(_MOST_BYTES + 1)
+    except HTTPError as error:
+        with error:  # it holds the connection
+            raise OSError(f"HTTP status {error.code}") from None
     if len(body) > _MOST_BYTES:
         raise ValueError("its answer is too large")
     found = json.loads(body)

@@ -13,11 +13,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Imported late, so that --help and --version answer at once.
     from lexora.entry.errors import ConfigError
-    from lexora.entry.local import Options, reload, serve
 
-    config = options.config or os.environ.get("LEXORA_CONFIG") or None
-    chosen = Options(config=Path(config) if config else None, data=options.data)
+    given = options.config or os.environ.get("LEXORA_CONFIG")
+    config = Path(given) if given else None
     try:
+        if options.command == "keys":
+            from lexora.entry import keys
+
+            with keys.local_keys(config, options.data, make=options.action == "create") as store:
+                keys.run(options, store)
+            return 0
+        from lexora.entry.local import Options, reload, serve
+
+        chosen = Options(config=config, data=options.data)
         if options.command == "reload":
             reload(chosen)
         else:
@@ -44,7 +52,38 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "reload", parents=[common], help="make the running gateway read its config and prepared answers again"
     )
+    add_key_actions(commands.add_parser("keys", help="make, list, revoke and replace API keys"), [common])
     return parser
+
+
+def add_key_actions(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser]) -> None:
+    """Gives `parser` what entry.keys.run does: create, list, revoke, rotate."""
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    create = actions.add_parser("create", parents=parents, help="make a key and print it, this once")
+    create.add_argument("--user", required=True, metavar="NAME", help="whom its requests count for")
+    create.add_argument("--name", default="", help="what it is for, for people to read")
+    create.add_argument(
+        "--model",
+        action="append",
+        metavar="PATTERN",
+        help="a model it may use, such as gpt-*; repeatable (default: all)",
+    )
+    create.add_argument("--priority", choices=("high", "normal", "low"), default="normal", help="its place in queues")
+    create.add_argument("--requests-per-minute", type=int, metavar="N")
+    create.add_argument("--tokens-per-minute", type=int, metavar="N")
+    create.add_argument("--usd-per-day", type=float, metavar="N")
+    create.add_argument("--usd-per-month", type=float, metavar="N")
+    create.add_argument("--expires-days", type=float, metavar="N", help="it ends after so many days")
+    create.add_argument("--admin", action="store_true", help="it may use /admin")
+    create.add_argument("--on-behalf", action="store_true", help="it may name a user by x_user_id")
+    shown = actions.add_parser("list", parents=parents, help="every key, without its secret")
+    shown.add_argument("--json", action="store_true", help="as JSON")
+    actions.add_parser("revoke", parents=parents, help="end a key").add_argument("id", metavar="ID")
+    rotate = actions.add_parser("rotate", parents=parents, help="make a new key with an old one's settings")
+    rotate.add_argument("id", metavar="ID")
+    rotate.add_argument(
+        "--keep-hours", type=float, default=0, metavar="N", help="the old key goes on so long (default: 0)"
+    )
 
 
 def _port(text: str) -> int:

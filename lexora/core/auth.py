@@ -48,7 +48,8 @@ class Auth:
         self.admin_value = admin_value
         self._keys = keys
         self._now = now
-        self._cache: dict[bytes, tuple[float, Key]] = {}  # by the credential's hash
+        # By the credential's hash: when the store was asked last, when it answered last, and what.
+        self._cache: dict[bytes, tuple[float, float, Key]] = {}
 
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
@@ -74,7 +75,7 @@ class Auth:
         cached = self._cache.get(digest)
         if cached is None or not 0 <= now - cached[0] < FRESH_SECONDS:
             cached = self._look_up(token, digest, now, cached)
-        key = cached[1]
+        key = cached[2]
         if key.expires_at is not None and now >= key.expires_at:
             raise Unauthorized(
                 "This API key has expired. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
@@ -85,21 +86,25 @@ class Auth:
             )
         return Caller(key.user_id, key.id, key.models, key.priority, key.priority, key.limits, key.admin, key.on_behalf)
 
-    def _look_up(self, token: str, digest: bytes, now: float, cached: tuple[float, Key] | None) -> tuple[float, Key]:
+    def _look_up(
+        self, token: str, digest: bytes, now: float, cached: tuple[float, float, Key] | None
+    ) -> tuple[float, float, Key]:
         key_id = token.removeprefix(PREFIX).partition("-")[0]
         try:
             key = self._keys.get(key_id) if 0 < len(key_id) <= _MOST_ID else None
         except OSError:
-            if cached is not None and 0 <= now - cached[0] < STALE_SECONDS:
-                return cached
-            raise AuthUnavailable("Keys cannot be checked at the moment. Try again soon.") from None
+            if cached is None or not 0 <= now - cached[1] < STALE_SECONDS:
+                raise AuthUnavailable("Keys cannot be checked at the moment. Try again soon.") from None
+            # Asked again in a while only, as a store that fails may take its time.
+            found = self._cache[digest] = (now, cached[1], cached[2])
+            return found
         known = key.secret_hash if key is not None else "0" * 64
         if not hmac.compare_digest(known, digest.hex()) or key is None:
             self._cache.pop(digest, None)
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         if len(self._cache) >= _MOST_CACHED:
             self._cache.clear()
-        found = self._cache[digest] = (now, key)
+        found = self._cache[digest] = (now, now, key)
         return found
 
     async def _by_token(self, tokens: TokenVerifier, token: str) -> Caller:

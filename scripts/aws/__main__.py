@@ -9,7 +9,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from infra.settings import SettingsError
 from lexora.entry.errors import ConfigError
-from scripts.aws import cdk, logs, model_map, secrets
+from lexora.main import add_key_actions
+from scripts.aws import cdk, keys, logs, model_map, secrets
 from scripts.aws.account import Account, Problem, say
 
 _CDK = {function.__name__: function for function in (cdk.synth, cdk.diff, cdk.deploy, cdk.destroy, cdk.bootstrap)}
@@ -67,6 +68,8 @@ def _run(options: argparse.Namespace) -> None:
             model_map.pull(account, options.file)
         case "secrets-set":
             secrets.set_secret(account, options.name)
+        case "keys":
+            keys.keys(account, options)
         case command:
             _CDK[command](account, options.arguments)
 
@@ -91,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("config-push", "Checks a model map and puts it in force.").add_argument("file", type=Path, metavar="FILE")
     add("config-pull", model_map.pull.__doc__).add_argument("file", type=Path, metavar="FILE")
     add("secrets-set", "Gives a secret its value, which is read from stdin.").add_argument("name", metavar="NAME")
+    add_key_actions(add("keys", keys.keys.__doc__), [])
     return parser
 
 

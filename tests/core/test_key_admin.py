@@ -34,7 +34,8 @@ def test_a_key_is_kept_as_a_hash(keys: SqliteKeys) -> None:
 @pytest.mark.parametrize(("fields", "param"), [
     ({}, "user_id"), ({"user_id": ""}, "user_id"), ({"user_id": "a\n"}, "user_id"), ({"user_id": "a", "x": 1}, ""),
     ({"user_id": "a", "models": []}, "models"), ({"user_id": "a", "models": ["a", 1]}, "models[1]"),
-    ({"user_id": "a", "priority": "top"}, "priority"), ({"user_id": "a", "requests_per_minute": -1}, "requests_per_minute"),
+    ({"user_id": "a", "priority": "top"}, "priority"),
+    ({"user_id": "a", "requests_per_minute": -1}, "requests_per_minute"),
     ({"user_id": "a", "usd_per_day": 1e300}, "usd_per_day"), ({"user_id": "a", "expires_at": NOW}, "expires_at"),
     ({"user_id": "a", "expires_at": NOW + 1, "expires_in_days": 1}, "expires_at"),
 ])  # fmt: skip

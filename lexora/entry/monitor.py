@@ -67,7 +67,7 @@ class Monitor:
         self._interval = interval
         self._read_gpu_memory = read_gpu_memory
         self._gpu_reader: threading.Thread | None = None
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, _Server] = {}  # by base URL
 
     def is_up(self, deployment: Deployment) -> bool | None:
         """Whether the deployment's server answered when it was last asked; None for one that is not asked."""
@@ -84,29 +84,32 @@ class Monitor:
     ) -> None:
         """Runs for ever: tells `note` of every own deployment, each as soon as its server has answered or not."""
         while True:
-            self._look_at_gpus()
-            by_server: dict[str, list[Deployment]] = {}
-            for deployment in deployments():
-                if deployment.origin == "own":
-                    by_server.setdefault(deployment.base_url, []).append(deployment)
-            self._servers = {url: self._servers.get(url) or _Server() for url in by_server}
-            await asyncio.gather(*(self._look_at(url, own, note) for url, own in by_server.items()))
+            try:
+                await self._look(deployments(), note)
+            except Exception:
+                log.exception("looking at the upstreams failed")  # the next round may be well
             await asyncio.sleep(self._interval)
+
+    async def _look(self, deployments: Iterable[Deployment], note: Callable[[Deployment, ServerFacts], None]) -> None:
+        self._look_at_gpus()
+        by_server: dict[str, list[Deployment]] = {}
+        for deployment in deployments:
+            if deployment.origin == "own":
+                by_server.setdefault(deployment.base_url, []).append(deployment)
+        self._servers = {url: self._servers.get(url) or _Server() for url in by_server}
+        await asyncio.gather(*(self._look_at(url, own, note) for url, own in by_server.items()))
 
     async def _look_at(
         self, url: str, deployments: list[Deployment], note: Callable[[Deployment, ServerFacts], None]
     ) -> None:
         server = self._servers[url]
         was_reachable = server.reachable
-        try:
-            await self._ask(server, deployments[0])
-            if server.reachable != was_reachable:
-                _say(url, deployments, server.reachable, was_reachable)
-            for deployment in deployments:
-                concurrency = deployment.concurrency or server.concurrency
-                note(deployment, ServerFacts(bool(server.reachable), server.running, server.waiting, concurrency))
-        except Exception:
-            log.exception("looking at %s failed", url)
+        await self._ask(server, deployments[0])
+        if server.reachable != was_reachable:
+            _say(url, deployments, server.reachable, was_reachable)
+        for deployment in deployments:
+            concurrency = deployment.concurrency or server.concurrency
+            note(deployment, ServerFacts(bool(server.reachable), server.running, server.waiting, concurrency))
 
     async def _ask(self, server: _Server, deployment: Deployment) -> None:
         headers = _headers(deployment)

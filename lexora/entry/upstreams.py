@@ -171,7 +171,7 @@ async def fetch(client: HttpClient, url: str, headers: Mapping[str, str] | None 
     """Status and body of `GET url`; 0 and nothing unless they come within PROBE_SECONDS."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
-    head = {"host": parts.netloc, "accept-encoding": "identity", **(headers or {})}
+    head = {"host": parts.netloc, "accept-encoding": "identity", "connection": "close", **(headers or {})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     try:
         async with asyncio.timeout(PROBE_SECONDS):

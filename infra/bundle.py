@@ -35,15 +35,19 @@ def function_code(settings: Settings) -> lambda_.AssetCode:
     )
 
 
-def build(output: Path, python: str, architecture: str) -> None:
-    """Fills `output` for this Python version and architecture. Raises CalledProcessError where pip fails."""
+def build(output: Path, python: str, architecture: str, *, jwt: bool = False) -> None:
+    """Fills `output` for this Python version and architecture, with what tokens of an OIDC issuer need if `jwt`.
+
+    Raises CalledProcessError where pip fails.
+    """
+    requirements = ROOT / ("requirements-lambda-jwt.txt" if jwt else "requirements-lambda.txt")
     machine = _MACHINES[architecture]
     platforms = [f"--platform=manylinux2014_{machine}", f"--platform=manylinux_2_28_{machine}"]
     subprocess.run(  # noqa: S603 - all of it is ours
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
             *("--require-hashes", "--only-binary=:all:", f"--python-version={python}", *platforms),
-            *("--target", str(output), "--requirement", str(ROOT / "requirements-lambda.txt")),
+            *("--target", str(output), "--requirement", str(requirements)),
         ],
         check=True,
         stdout=sys.stderr,  # what an app of the CDK prints is read by nobody
@@ -85,5 +89,6 @@ class _WithoutDocker:
         self._settings = settings
 
     def try_bundle(self, output_dir: str, *_options: Any, **_more_options: Any) -> bool:
-        build(Path(output_dir), self._settings.python, self._settings.architecture)
+        settings = self._settings
+        build(Path(output_dir), settings.python, settings.architecture, jwt=settings.jwt_issuer is not None)
         return True

@@ -19,7 +19,8 @@ class DataStack(cdk.Stack):
         super().__init__(scope, id_, description=f"Lexora {settings.environment}: tables, configuration, secrets")
         text, number = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
         self.answers = _table(self, "Answers", settings, {"prompt": text, "variant": number})
-        self.requests = _table(self, "Requests", settings, {"request_id": text}, expires=True)
+        self.requests = _table(self, "Requests", settings, {"day": text, "request_id": text}, expires=True)
+        # API keys, and what is used of limits.
         self.limits = _table(self, "Limits", settings, {"pk": text, "sk": text}, expires=True)
         self.config = private_bucket(self, "Config", settings, versioned=True)
         self.secrets = Secrets(self, "Secrets", settings)
@@ -27,6 +28,7 @@ class DataStack(cdk.Stack):
         Seed(self, "Seed", settings, self.answers, self.config)
         cdk.CfnOutput(self, "AnswersTableName", value=self.answers.table_name)
         cdk.CfnOutput(self, "RequestsTableName", value=self.requests.table_name)
+        cdk.CfnOutput(self, "LimitsTableName", value=self.limits.table_name)
         cdk.CfnOutput(self, "ConfigBucketName", value=self.config.bucket_name)
 
     @property

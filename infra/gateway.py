@@ -13,7 +13,7 @@ from infra.function import PythonFunction
 from infra.nag import acknowledge
 from infra.secrets import secret_arns
 from infra.seed import MODEL_MAP_KEY
-from infra.settings import Settings
+from infra.settings import LIMIT_SETTINGS, Settings
 
 # Of the metrics that the functions write.
 SERVICE = "lexora"
@@ -55,7 +55,10 @@ class Gateway(PythonFunction):
             environment={**_environment(settings, data), "MAX_SECONDS": str(max_seconds), **(environment or {})},
         )
         self.allow([data.answers.table_arn], "dynamodb:GetItem")
-        self.allow([data.requests.table_arn], "dynamodb:BatchWriteItem")
+        self.allow([data.requests.table_arn], "dynamodb:BatchWriteItem", "dynamodb:Query")
+        self.allow(
+            [data.limits.table_arn], *(f"dynamodb:{action}" for action in ("GetItem", "PutItem", "UpdateItem", "Query"))
+        )
         self.allow([data.model_map_arn], "s3:GetObject", "s3:GetObjectVersion")
         # The one finds an earlier version where the map is broken; without the other a missing map is a forbidden one.
         self.allow([data.config.bucket_arn], "s3:ListBucketVersions", "s3:ListBucket")
@@ -99,6 +102,7 @@ def _environment(settings: Settings, data: DataStack) -> dict[str, str]:
         "LEXORA_STAGE": settings.environment,
         "ANSWERS_TABLE": data.answers.table_name,
         "REQUESTS_TABLE": data.requests.table_name,
+        "LIMITS_TABLE": data.limits.table_name,
         "CONFIG_BUCKET": data.config.bucket_name,
         "MODEL_MAP_KEY": MODEL_MAP_KEY,
         "SECRET_PREFIX": settings.secret_prefix,
@@ -107,6 +111,13 @@ def _environment(settings: Settings, data: DataStack) -> dict[str, str]:
         "LOG_LEVEL": settings.log_level,
         "RECORD_TTL_DAYS": str(settings.record_ttl_days),
     }
+    variables |= {
+        name.upper(): _text(getattr(settings, name)) for name in LIMIT_SETTINGS if getattr(settings, name) is not None
+    }
     if data.edge_secret is not None:
         variables["EDGE_SECRET"] = data.edge_secret.name
     return variables
+
+
+def _text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

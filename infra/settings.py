@@ -28,6 +28,12 @@ RETENTIONS = {
     180: "SIX_MONTHS",
     365: "ONE_YEAR",
 }
+# What both doors are told of who may ask, and for how much.
+LIMIT_SETTINGS = (
+    *("auth_required", "prepared_need_key", "jwt_issuer", "jwt_audience", "jwt_user_claim", "jwt_admin_claim"),
+    *("jwt_admin_value", "requests_per_minute", "tokens_per_minute", "user_usd_per_day", "user_usd_per_month"),
+    *("usd_per_day", "usd_per_month", "own_open", "paid_open"),
+)
 # An environment's name is its stages', and stages are taken off paths: these begin paths of ours.
 _PATHS = ("v1", "chat", "health", "docs", "responses")
 _NAME = r"^[a-z][a-z0-9-]{0,15}$"
@@ -64,7 +70,10 @@ class Settings(BaseModel):
     `rate_limit_qpm` (requests a minute) and `burst_limit` hold for each door. `memory_mb` is the chat and stream
     functions'. `removal` is what `cdk destroy` does with data. `domain` needs `certificate_arn`, a certificate in
     us-east-1. Of `monthly_budget_usd` and `daily_spend_alarm_usd` 0 means none. `secrets` are the names that a model
-    map's `env:NAME` may use. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
+    map's `env:NAME` may use. `auth_required` asks for a key wherever a model is asked, `prepared_need_key` for prepared
+    answers too; `jwt_*` take the tokens of an OIDC issuer besides. `requests_per_minute`, `tokens_per_minute` and
+    `user_usd_*` are limits of each user, `usd_*` of all together, 0 allows none; `own_open` and `paid_open` say whether
+    requests go on while they cannot be counted. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,6 +104,21 @@ class Settings(BaseModel):
         "ANTHROPIC_API_KEY",
         "GPU_API_KEY",
     )
+    auth_required: bool = True
+    prepared_need_key: bool = False
+    jwt_issuer: str | None = Field(None, pattern=r"^https://[^\s/]+\S*$")
+    jwt_audience: str | None = Field(None, min_length=1)
+    jwt_user_claim: str = Field("sub", min_length=1)
+    jwt_admin_claim: str | None = Field(None, min_length=1)
+    jwt_admin_value: str = Field("admin", min_length=1)
+    requests_per_minute: int | None = Field(None, ge=0)
+    tokens_per_minute: int | None = Field(None, ge=0)
+    user_usd_per_day: float | None = Field(None, ge=0)
+    user_usd_per_month: float | None = Field(None, ge=0)
+    usd_per_day: float | None = Field(None, ge=0)
+    usd_per_month: float | None = Field(None, ge=0)
+    own_open: bool = True
+    paid_open: bool = False
     python: Literal["3.11", "3.12", "3.13", "3.14"] = "3.13"
     architecture: Literal["arm64", "x86_64"] = "arm64"
     adapter_layer_arn: str | None = Field(None, pattern=r"^arn:[a-z-]+:lambda:.+:layer:.+:\d+$")
@@ -105,6 +129,8 @@ class Settings(BaseModel):
             raise ValueError(f"environment '{self.environment}': this name is a path of the API; choose another")
         if (self.domain is None) != (self.certificate_arn is None):
             raise ValueError("domain and certificate_arn go together")
+        if (self.jwt_issuer is None) != (self.jwt_audience is None):
+            raise ValueError("jwt_issuer and jwt_audience go together")
         if self.snap_start and self.python == "3.11":
             raise ValueError("snap_start needs python 3.12 or newer")
         return self

@@ -79,6 +79,7 @@ def door(
         dead=dead,
         tiny={**own, "base_url": llamacpp.base_url, "model": "tiny-chat"},
     )
+    config["circuit"] = {"failures": 1_000_000}  # of tests of failures there are many in a row
     config["models"]["spare"] = {"deployments": [dead, {**own, "name": "second"}]}
     config["models"]["pair"] = {"deployments": [{**own, "name": "first"}, {**own, "name": "second"}]}
     with running_gateway(tmp_path_factory.mktemp("door"), config, env={"UPSTREAM_KEY": UPSTREAM_KEY}) as running:

@@ -218,7 +218,7 @@ class HttpChunkStream:
 
     @property
     def text(self) -> str | None:
-        return "".join(self._reader.text) if self._reader.only_text else None
+        return self._reader.transcript.text
 
     def expect_token(self, timer: asyncio.TimerHandle) -> None:
         """`timer` runs unless a token comes before."""

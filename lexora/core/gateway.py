@@ -82,6 +82,7 @@ class Relay:
         passage, broken, so_far = self._passage, self._stream, None
         broken.close()
         self._record.malformed_events += broken.malformed
+        self._record.upstream_model = broken.model or self._record.upstream_model
         said = broken.text
         can = not self._head or (said is not None and passage.request.can_be_continued())
         await passage.failed(error, stream=broken, final=not can)

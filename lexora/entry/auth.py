@@ -16,12 +16,13 @@ def create_auth(settings: Settings, keys: KeyStore, address: str) -> Auth:
     return auth
 
 
-def change_auth(auth: Auth, settings: AuthSettings, address: str) -> None:
-    """The same for one that is in use."""
+def change_auth(auth: Auth, settings: AuthSettings, address: str, before: AuthSettings | None = None) -> None:
+    """The same for one that is in use; `before` are the settings that it has."""
     jwt = settings.jwt
     auth.required = address not in LOOPBACK if settings.required is None else settings.required
     auth.prepared = settings.prepared_answers
-    auth.tokens = _verifier(jwt) if jwt else None
+    if before is None or jwt != before.jwt:  # else it keeps the issuer's keys
+        auth.tokens = _verifier(jwt) if jwt else None
     if jwt:
         auth.user_claim, auth.admin_claim, auth.admin_value = jwt.user_claim, jwt.admin_claim, jwt.admin_value
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,24 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from botocore.config import Config
 
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
+from lexora.adapters.dynamodb_keys import DynamoKeys
+from lexora.adapters.dynamodb_limits import DynamoLimits
+from lexora.adapters.dynamodb_stats import DynamoStats
 from lexora.adapters.emf import SERVICE, EmfMetrics
 from lexora.adapters.json_log import JsonLog, iso, location
 from lexora.adapters.ledger import DirectLedger
-from lexora.api.app import create_app
+from lexora.api.app import Operations, create_app
 from lexora.api.errors import ErrorLayer
 from lexora.api.http import headers_of
+from lexora.core.auth import Auth
+from lexora.core.circuit import CircuitRules
 from lexora.core.errors import CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
+from lexora.core.keys import Limits
+from lexora.core.lanes import Lanes
+from lexora.core.limits import Estimates, Limiter, Rules
+from lexora.core.passage import Traffic
+from lexora.core.retry import RetryRules
 from lexora.entry.aws_model_map import ModelMapFile
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
@@ -42,7 +53,8 @@ if TYPE_CHECKING:
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Completion, Upstream
+    from lexora.core.ports import ChunkStream, Completion, KeyStore, SoFar, Upstream
+    from lexora.core.record import Record
 
 # API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -61,6 +73,7 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     lexora_stage: str
     answers_table: str
     requests_table: str
+    limits_table: str
     config_bucket: str
     model_map_key: str
     secret_prefix: str
@@ -71,6 +84,21 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     record_ttl_days: int
     max_plain_seconds: float = float("inf")
     edge_secret: str = ""
+    auth_required: bool = True
+    prepared_need_key: bool = False
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_user_claim: str = "sub"
+    jwt_admin_claim: str | None = None
+    jwt_admin_value: str = "admin"
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    user_usd_per_day: float | None = None
+    user_usd_per_month: float | None = None
+    usd_per_day: float | None = None
+    usd_per_month: float | None = None
+    own_open: bool = True
+    paid_open: bool = False
 
 
 class _Aws:
@@ -122,11 +150,13 @@ class _LazyUpstream:
 
         return HttpUpstream(HttpClient(), self._aws.credential)
 
-    async def complete(self, deployment: Deployment, request: ChatRequest, request_id: str) -> Completion:
-        return await self._upstream.complete(deployment, request, request_id)
+    async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
+        return await self._upstream.complete(deployment, request, record)
 
-    async def stream(self, deployment: Deployment, request: ChatRequest, request_id: str) -> ChunkStream:
-        return await self._upstream.stream(deployment, request, request_id)
+    async def stream(
+        self, deployment: Deployment, request: ChatRequest, record: Record, so_far: SoFar | None = None
+    ) -> ChunkStream:
+        return await self._upstream.stream(deployment, request, record, so_far)
 
 
 def create_application() -> ASGIApp:
@@ -138,7 +168,6 @@ def create_application() -> ASGIApp:
     dynamodb = aws.client("dynamodb")
     model_map = ModelMapFile(lambda: aws.model_map, metrics, variables.lexora_environment)
     setup = Setup(model_map.none(), load_catalogue(SHIPPED), DynamoAnswers(dynamodb, variables.answers_table))
-    gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), model_map.refresh)
     ledger = DirectLedger(
         [
             JsonLog(_print, message_text=variables.message_text, level=log.getEffectiveLevel()),
@@ -146,9 +175,22 @@ def create_application() -> ASGIApp:
             DynamoRecords(dynamodb, variables.requests_table, variables.record_ttl_days),
         ]
     )
+    traffic = Traffic(
+        Limiter(DynamoLimits(dynamodb, variables.limits_table), _limit_rules(variables), time.time, log.error),
+        Estimates(),
+        Lanes(None, CircuitRules(), time.monotonic),  # a function has one request at a time: nothing waits in it
+        RetryRules(),
+        ledger.admit,
+        asyncio.sleep,
+        time.monotonic,
+    )
+    gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh)
+    keys = DynamoKeys(dynamodb, variables.limits_table)
     app = create_app(
         gateway,
+        _auth(variables, keys),
         ledger,
+        operations=Operations(keys, DynamoStats(dynamodb, variables.requests_table), reload=model_map.reload),
         allow_origins=[origin for origin in map(str.strip, variables.allow_origins.split(",")) if origin],
         max_body_bytes=MAX_BODY_BYTES,
         max_seconds=variables.max_seconds,
@@ -157,6 +199,35 @@ def create_application() -> ASGIApp:
     if variables.edge_secret:
         app = _only_through_the_edge(app, aws, variables.edge_secret.removeprefix(variables.secret_prefix))
     return _without_stage(app, variables.lexora_stage)
+
+
+def _auth(variables: Variables, keys: KeyStore) -> Auth:
+    tokens = None
+    if variables.jwt_issuer:
+        from lexora.adapters.oidc import OidcTokens
+
+        tokens = OidcTokens(variables.jwt_issuer, variables.jwt_audience)
+    return Auth(
+        keys,
+        tokens,
+        required=variables.auth_required,
+        prepared=variables.prepared_need_key,
+        user_claim=variables.jwt_user_claim,
+        admin_claim=variables.jwt_admin_claim,
+        admin_value=variables.jwt_admin_value,
+        now=time.time,
+    )
+
+
+def _limit_rules(variables: Variables) -> Rules:
+    user = Limits(
+        variables.requests_per_minute,
+        variables.tokens_per_minute,
+        variables.user_usd_per_day,
+        variables.user_usd_per_month,
+    )
+    everyone = Limits(usd_per_day=variables.usd_per_day, usd_per_month=variables.usd_per_month)
+    return Rules({}, user, everyone, variables.own_open, variables.paid_open)
 
 
 def create_handler() -> Mangum:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lexora.core.errors import InvalidRequest
 from lexora.core.routing import Routes
 from lexora.entry.errors import ConfigError
 
@@ -68,6 +69,14 @@ class ModelMapFile:
             log.error("the model map is refused, %s: %s", serves, self._refused)
             self._metrics.count("ModelMapRefused")
         self._look_again_at = time.monotonic() + rest
+
+    async def reload(self) -> str:
+        """Looks now. Raises InvalidRequest if the file is refused."""
+        self._look_again_at = 0.0
+        self.refresh()
+        if self._refused is not None:
+            raise InvalidRequest(f"The model map is refused: {self._refused}", code="reload_refused")
+        return f"{len(self.gateway.setup.routes.names)} models"
 
     def _take(self, data: bytes) -> None:
         try:

@@ -123,7 +123,7 @@ class Jwt(_Section):
     `user_claim` says who the user is. Whoever's `admin_claim` holds `admin_value`, or is a list with it, is an admin.
     """
 
-    issuer: HttpUrl
+    issuer: str = Field(pattern=r"^https?://[^\s/]+\S*$")  # as its tokens have it, to the letter
     audience: str = Field(min_length=1)
     jwks_url: HttpUrl | None = None
     user_claim: str = "sub"

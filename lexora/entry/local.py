@@ -284,14 +284,14 @@ class _Local:
         async with self._changing:
             settings = load_settings(self._options.config)
             setup = await self._setup(settings)
-            self._settings = settings
+            before, self._settings = self._settings, settings
             gateway = self._gateway
             gateway.setup = setup
             gateway.traffic = gateway.traffic._replace(retry=retry_rules(settings))
             gateway.traffic.limiter.rules = limit_rules(settings)
             self._lanes.change(queue_rules(settings), circuit_rules(settings))
             self._lanes.keep(self._deployments())
-            change_auth(self._auth, settings.auth, self._address)
+            change_auth(self._auth, settings.auth, self._address, before.auth)
         self._configure_log(settings.logging)
         said = f"reloaded: {len(setup.routes.names)} models, {len(setup.catalogue.prompts)} prompts"
         log.info(said)

@@ -11,7 +11,7 @@ from msgspec import Raw
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.usage import Usage
-from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent
+from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Transcript
 from lexora.providers.errors import refused_as
 from lexora.providers.sse import event
 
@@ -218,8 +218,7 @@ class AnthropicChunkReader:
         self.usage: Usage | None = None
         self.tokens_seen = 0
         self.ended = False
-        self.text: list[str] = []
-        self.only_text = True
+        self.transcript = Transcript()
         self._counted: _Usage | None = None
         self._open_calls: dict[int, _OpenCall] = {}
         self._calls = 0
@@ -275,7 +274,7 @@ class AnthropicChunkReader:
             case _Thinking(thinking=thinking):
                 return self._part("reasoning_content", thinking)
             case _ToolUse():
-                self.only_text = False
+                self.transcript.spoil()
                 call = self._open_calls[index] = _OpenCall(self._calls, block.arguments())
                 self._calls += 1
                 self.tokens_seen += 1
@@ -295,9 +294,9 @@ class AnthropicChunkReader:
             return b""
         self.tokens_seen += 1
         if name == "content":
-            self.text.append(text)
+            self.transcript.add(text)
         else:
-            self.only_text = False
+            self.transcript.spoil()
         return self._chunk({name: text})
 
     def _finish(self, stop_reason: str) -> bytes:

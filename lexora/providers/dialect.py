@@ -14,6 +14,8 @@ from lexora.core.usage import Usage
 # What msgspec raises for bytes that are not the JSON asked for.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+MOST_TRANSCRIPT = 200_000  # characters
+
 
 class Completion(msgspec.Struct):
     """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object."""
@@ -27,20 +29,46 @@ class MalformedEvent(Exception):
     """An event of a stream that is not the JSON object it should be."""
 
 
+class Transcript:
+    """The text of an answer so far, as long as there is nothing else in it and it is not too long to be sent again."""
+
+    __slots__ = ("_left", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._left = MOST_TRANSCRIPT
+
+    def add(self, text: str) -> None:
+        self._left -= len(text)
+        if self._left >= 0:
+            self._pieces.append(text)
+        else:
+            self.spoil()
+
+    def spoil(self) -> None:
+        """There is something in the answer that is no text."""
+        self._left = -1
+        self._pieces.clear()
+
+    @property
+    def text(self) -> str | None:
+        """None if it cannot be gone on with."""
+        return "".join(self._pieces) if self._left >= 0 else None
+
+
 class ChunkReader(Protocol):
     """Turns the events of one upstream stream into OpenAI's chunks, and notes the facts on the way.
 
     `ended` says that the upstream has given the answer's true end; `tokens_seen` counts the chunks that carried
-    part of an answer; `usage` is the upstream's own count, whether or not the client asked to see it. `text` is the
-    answer so far, in pieces; `only_text` says that there was nothing else in it, so that another could go on with it.
+    part of an answer; `usage` is the upstream's own count, whether or not the client asked to see it. `transcript` is
+    what another could go on with.
     """
 
     model: str
     usage: Usage | None
     tokens_seen: int
     ended: bool
-    text: list[str]
-    only_text: bool
+    transcript: Transcript
 
     def read(self, data: bytes) -> bytes:
         """The framed chunks (`data: …` + blank line) that one event's data becomes; empty if none.

@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.usage import Usage
-from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Outgoing
+from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Outgoing, Transcript
 from lexora.providers.errors import refused_as
 from lexora.providers.sse import event
 
@@ -91,8 +91,7 @@ class OpenAIChunkReader:
         self.usage: Usage | None = None
         self.tokens_seen = 0
         self.ended = False
-        self.text: list[str] = []
-        self.only_text = True
+        self.transcript = Transcript()
         self._show_usage = request.include_usage
         self._unfinished = set(range(request.known.n or 1))
 
@@ -104,7 +103,7 @@ class OpenAIChunkReader:
             chunk = _decode_chunk(data)
         except msgspec.ValidationError:
             chunk = _strange_chunk(data)
-            self.only_text = False
+            self.transcript.spoil()
         except NOT_JSON:
             raise MalformedEvent from None
         if chunk.error is not None:
@@ -116,10 +115,10 @@ class OpenAIChunkReader:
             if delta is not None:
                 if delta.content:
                     self.tokens_seen += 1
-                    self.text.append(delta.content)
+                    self.transcript.add(delta.content)
                 elif delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
                     self.tokens_seen += 1
-                    self.only_text = False
+                    self.transcript.spoil()
             if choice.finish_reason:
                 self._unfinished.discard(choice.index)
                 # Not every server sends [DONE]; every choice having finished is as true an end.

@@ -114,15 +114,17 @@ def test_a_status_that_is_not_the_clients_affair_is_translated(
     assert (record["tokens_in"], record["tokens_out"], record["cost_usd"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("wait", ["7", "0.5", "Sat, 21 Nov 2026 09:30:11 GMT"])
+@pytest.mark.parametrize(
+    ("wait", "told"), [("7", "7"), ("0.5", "1"), ("Sat, 21 Nov 2020 09:30:11 GMT", "0"), ("soon", None)]
+)
 @IN_BOTH_WAYS
-def test_retry_after_is_handed_on_as_it_is(
-    wait: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
+def test_retry_after_is_handed_on_in_whole_seconds(
+    wait: str, told: str | None, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
 ) -> None:
     upstream.play([json_response(b"", "429 Too Many Requests", f"Retry-After: {wait}\r\n")])
     response = post(door, stream=streamed)
     assert response.status_code == 429
-    assert response.headers["retry-after"] == wait
+    assert response.headers.get("retry-after") == told
 
 
 def test_without_a_retry_after_none_is_made_up(upstream: RecordedUpstream, door: RunningGateway) -> None:
@@ -427,7 +429,8 @@ def test_the_next_deployment_answers_where_the_first_cannot_be_reached(
     assert response.status_code == 200
     assert response.headers["x-lexora-deployment"] == "second"
     record = door.record_of(response.headers["x-request-id"])
-    assert (record["attempts"], record["deployment"], record["outcome"]) == (2, "second", "completed")
+    assert (record["deployment"], record["outcome"]) == ("second", "completed")
+    assert record["attempts"] in (1, 2)  # it may be known already that the first is down
 
 
 @IN_BOTH_WAYS
@@ -436,28 +439,6 @@ def test_nobody_to_be_reached_is_a_502(streamed: bool, door: RunningGateway) -> 
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "upstream_unreachable"
     assert door.record_of(response.headers["x-request-id"])["attempts"] == 1
-
-
-WORKED_ON: dict[str, list[Action]] = {
-    "busy": [json_response({"error": {"message": "busy"}}, "503 Service Unavailable")],
-    "limited": [json_response({"error": {"message": "slow"}}, "429 Too Many Requests")],
-    "broken": [json_response(b"", "500 Internal Server Error")],
-    "closed": [Close()],
-    "reset": [Reset()],
-    "cut": [json_response(completion())[:-30], Close()],
-}
-
-
-@pytest.mark.parametrize("how", WORKED_ON)
-@IN_BOTH_WAYS
-def test_the_next_deployment_is_not_asked_what_the_first_may_have_worked_on(
-    how: str, streamed: bool, upstream: RecordedUpstream, door: RunningGateway
-) -> None:
-    upstream.play(WORKED_ON[how])
-    response = post(door, model="pair", stream=streamed)
-    assert response.status_code in (502, 503, 429)
-    assert response.headers["x-lexora-deployment"] == "first"
-    assert len(upstream.received) == 1
 
 
 # --- pooled connections ---

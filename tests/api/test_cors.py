@@ -8,7 +8,11 @@ from tests.support.gateway import running_gateway
 
 CHAT = "/v1/chat/completions"
 ANSWER = "/responses/q1_capital/0.json"
-EXPOSED = {"x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-cost-usd", "retry-after"}
+EXPOSED = {
+    *("x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-model", "x-lexora-cost-usd"),
+    *("x-lexora-queue-position", "x-lexora-queue-wait-ms", "retry-after"),
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+}
 STRANGERS = [
     "https://evil.example.com",
     "https://app.example.com.evil.example",

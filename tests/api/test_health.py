@@ -1,27 +1,63 @@
 """GET /health, for watchdogs and people."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from lexora import __version__
 from lexora.api.health import _duration
-from tests.support.gateway import RunningGateway
+from tests.support.fake_server import fake_server
+from tests.support.gateway import RunningGateway, free_port, models_config, running_gateway
+from tests.support.recorded import wait_until
 
 
-def test_health_says_that_all_is_well_and_with_what(web: httpx2.Client) -> None:
-    response = web.get("/health")
-    assert response.status_code == 200
-    body = response.json()
+def health_of(gateway: RunningGateway, status: str) -> dict[str, Any]:
+    """The health, once the servers have been looked at and it is what it should be."""
+
+    def asked() -> httpx2.Response:
+        return httpx2.get(f"{gateway.url}/health")
+
+    wait_until(lambda: asked().json()["status"] == status, f"health to be {status}")
+    response = asked()
+    assert response.status_code == (503 if status == "unhealthy" else 200)
+    return dict(response.json())
+
+
+def test_health_says_what_can_answer_and_what_cannot(site: RunningGateway) -> None:
+    body = health_of(site, "degraded")
     assert re.fullmatch(r"(\d+d )?(\d+h )?\d+m", body.pop("uptime"))
     assert body == {
-        "status": "healthy",
+        "status": "degraded",
         "version": __version__,
         "model": "org/chat",
         "models": 4,
         "prepared_prompts": 10,
+        "vllm_status": "disconnected",
     }
+
+
+def test_all_is_well_with_a_server_that_answers(gateway: RunningGateway) -> None:
+    body = health_of(gateway, "healthy")
+    assert "vllm_status" not in body
+    assert "gpu_memory_used" not in body  # there is no GPU here, and none is made up
+
+
+def test_a_server_that_goes_away_and_comes_back(folder: Path) -> None:
+    port = free_port()
+    own = {"provider": "vllm", "base_url": f"http://127.0.0.1:{port}/v1", "model": "up"}
+    with running_gateway(folder, models_config(m=own)) as running:
+        assert health_of(running, "unhealthy")["prepared_prompts"] == 10
+        with fake_server("up", port=port):
+            wait_until(lambda: httpx2.get(f"{running.url}/health").status_code == 200, "the server to be seen", 10)
+            assert health_of(running, "healthy")["vllm_status"] == "connected"
+
+
+def test_without_models_prepared_answers_are_enough(folder: Path) -> None:
+    with running_gateway(folder, {"models": {}}) as running:
+        assert health_of(running, "healthy")["model"] is None
 
 
 def test_the_model_of_health_is_the_one_that_answers_by_default(gateway: RunningGateway) -> None:

@@ -77,13 +77,14 @@ def test_functions_may_do_what_they_must(dev: Environment, function: str) -> Non
     assert granted.keys() == {
         ("logs:CreateLogStream", "logs:PutLogEvents"),
         "dynamodb:GetItem",
-        "dynamodb:BatchWriteItem",
+        ("dynamodb:BatchWriteItem", "dynamodb:Query"),
+        ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
         ("s3:GetObject", "s3:GetObjectVersion"),
         ("s3:ListBucket", "s3:ListBucketVersions"),
         "secretsmanager:GetSecretValue",
     }
     assert "Answers" in text(granted["dynamodb:GetItem"]["Resource"])
-    assert "Requests" in text(granted["dynamodb:BatchWriteItem"]["Resource"])
+    assert "Requests" in text(granted["dynamodb:BatchWriteItem", "dynamodb:Query"]["Resource"])
     assert text(granted["s3:GetObject", "s3:GetObjectVersion"]["Resource"]).endswith("}/config/model_map.json")
     bucket = text(granted["s3:ListBucket", "s3:ListBucketVersions"]["Resource"])
     assert "Config" in bucket

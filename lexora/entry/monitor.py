@@ -127,7 +127,7 @@ class Monitor:
             server.learn_from_load()
         elif deployment.provider == "llamacpp":
             _, body = await fetch(self._client, f"{root}/props", headers)
-            server.concurrency = _slots(body)
+            server.concurrency = _slots(body) or server.concurrency
 
     def _look_at_gpus(self) -> None:
         """In a thread of its own, as a driver may hang; then nothing is known."""

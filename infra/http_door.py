@@ -105,9 +105,14 @@ def _cors(settings: Settings) -> apigatewayv2.CorsPreflightOptions | None:
     method = apigatewayv2.CorsHttpMethod
     return apigatewayv2.CorsPreflightOptions(
         allow_origins=list(settings.allow_origins),
-        allow_methods=[method.GET, method.POST, method.OPTIONS],
+        allow_methods=[method.GET, method.POST, method.DELETE, method.OPTIONS],
         # For browsers `*` does not cover `authorization`.
         allow_headers=["authorization", "*"],
-        expose_headers=["x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-cost-usd", "retry-after"],
+        expose_headers=[
+            *("x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-model", "x-lexora-cost-usd"),
+            *("x-lexora-queue-position", "x-lexora-queue-wait-ms", "retry-after"),
+            *("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+            *("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+        ],
         max_age=cdk.Duration.minutes(10),
     )

@@ -35,7 +35,7 @@ LIMIT_SETTINGS = (
     *("usd_per_day", "usd_per_month", "own_open", "paid_open"),
 )
 # An environment's name is its stages', and stages are taken off paths: these begin paths of ours.
-_PATHS = ("v1", "chat", "health", "docs", "responses")
+_PATHS = ("v1", "chat", "health", "docs", "responses", "stats", "metrics", "admin")
 _NAME = r"^[a-z][a-z0-9-]{0,15}$"
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:\d+)?")
 
@@ -113,10 +113,10 @@ class Settings(BaseModel):
     jwt_admin_value: str = Field("admin", min_length=1)
     requests_per_minute: int | None = Field(None, ge=0)
     tokens_per_minute: int | None = Field(None, ge=0)
-    user_usd_per_day: float | None = Field(None, ge=0)
-    user_usd_per_month: float | None = Field(None, ge=0)
-    usd_per_day: float | None = Field(None, ge=0)
-    usd_per_month: float | None = Field(None, ge=0)
+    user_usd_per_day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    user_usd_per_month: float | None = Field(None, ge=0, allow_inf_nan=False)
+    usd_per_day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    usd_per_month: float | None = Field(None, ge=0, allow_inf_nan=False)
     own_open: bool = True
     paid_open: bool = False
     python: Literal["3.11", "3.12", "3.13", "3.14"] = "3.13"

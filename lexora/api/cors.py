@@ -8,7 +8,7 @@ from lexora.api.http import headers_of
 
 # Prepared answers are public, as they are on the CDN.
 _PUBLIC_PATH = "/responses/"
-_EXPOSED = b", ".join(
+EXPOSED = b", ".join(
     [
         *(b"x-request-id", b"x-lexora-origin", b"x-lexora-deployment", b"x-lexora-model", b"x-lexora-cost-usd"),
         *(b"x-lexora-queue-position", b"x-lexora-queue-wait-ms", b"retry-after"),
@@ -45,7 +45,7 @@ class CorsLayer:
         allowed = b"*" if everyone else origin if origin in self._allowed else None
         if allowed is not None:
             extra.append((b"access-control-allow-origin", allowed))
-            extra.append((b"access-control-expose-headers", _EXPOSED))
+            extra.append((b"access-control-expose-headers", EXPOSED))
         scope.pop("extensions", None)  # a response that is sent in one go could not be added to
         preflight = scope["method"] == "OPTIONS" and b"access-control-request-method" in headers
         asked_headers = headers.get(b"access-control-request-headers")

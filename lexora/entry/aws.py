@@ -25,7 +25,6 @@ from botocore.config import Config
 
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
 from lexora.adapters.dynamodb_keys import DynamoKeys
-from lexora.adapters.dynamodb_limits import DynamoLimits
 from lexora.adapters.dynamodb_stats import DynamoStats
 from lexora.adapters.emf import SERVICE, EmfMetrics
 from lexora.adapters.json_log import JsonLog, iso, location
@@ -46,14 +45,17 @@ from lexora.entry.aws_model_map import ModelMapFile
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mangum import Mangum
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from lexora.adapters.dynamodb_limits import DynamoLimits
     from lexora.adapters.s3 import S3Object
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Completion, KeyStore, SoFar, Upstream
+    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, SoFar, Upstream
     from lexora.core.record import Record
 
 # API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
@@ -108,8 +110,24 @@ class _Aws:
         self._variables = variables
         self._session = botocore.session.get_session()
 
-    def client(self, service: str) -> Any:
-        return self._session.create_client(service, config=_CLIENTS)
+    def client(self, service: str, config: Config = _CLIENTS) -> Any:
+        return self._session.create_client(service, config=config)
+
+    @cached_property
+    def _limits(self) -> DynamoLimits:
+        from lexora.adapters.dynamodb_limits import DynamoLimits
+
+        # Tried once: an update whose answer is lost may have been made, and would count twice.
+        once = _CLIENTS.merge(Config(retries={"total_max_attempts": 1}))
+        return DynamoLimits(self.client("dynamodb", once), self._variables.limits_table)
+
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+        """As a LimitStore."""
+        return self._limits.reserve(claims)
+
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+        """As a LimitStore."""
+        self._limits.settle(claims, amounts)
 
     @cached_property
     def model_map(self) -> S3Object:
@@ -176,7 +194,7 @@ def create_application() -> ASGIApp:
         ]
     )
     traffic = Traffic(
-        Limiter(DynamoLimits(dynamodb, variables.limits_table), _limit_rules(variables), time.time, log.error),
+        Limiter(aws, _limit_rules(variables), time.time, log.error),
         Estimates(),
         Lanes(None, CircuitRules(), time.monotonic),  # a function has one request at a time: nothing waits in it
         RetryRules(),

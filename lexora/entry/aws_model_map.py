@@ -41,6 +41,7 @@ class ModelMapFile:
         self._how_to_connect = f"No model is connected. Put a model map with deployments in force: {how}"
         self._look_again_at = 0.0
         self._loaded = False
+        self._unread = False
         self._refused: Exception | None = None
 
     def none(self) -> Routes:
@@ -58,10 +59,12 @@ class ModelMapFile:
             self._refuse(error)
         except OSError as error:
             log.error("the model map cannot be read: %s", error)  # noqa: TRY400 - not a bug
+            self._unread = True
             if not self._loaded:
                 rest = SOON_SECONDS
                 self._serve(Routes({}, how_to_connect=_UNREADABLE))
         else:
+            self._unread = False
             if data is not None:
                 self._take(data)
         if self._refused is not None:
@@ -71,12 +74,14 @@ class ModelMapFile:
         self._look_again_at = time.monotonic() + rest
 
     async def reload(self) -> str:
-        """Looks now. Raises InvalidRequest if the file is refused."""
+        """Looks now; other copies of the function do so within LOOK_AGAIN_SECONDS. Raises InvalidRequest."""
         self._look_again_at = 0.0
         self.refresh()
-        if self._refused is not None:
-            raise InvalidRequest(f"The model map is refused: {self._refused}", code="reload_refused")
-        return f"{len(self.gateway.setup.routes.names)} models"
+        if self._refused is not None or self._unread:
+            problem = f"is refused: {self._refused}" if self._refused else "cannot be read at the moment"
+            raise InvalidRequest(f"The model map {problem}. The last good one serves.", code="reload_refused")
+        models = len(self.gateway.setup.routes.names)
+        return f"{models} models here, and in every copy of the function within {LOOK_AGAIN_SECONDS:g} s"
 
     def _take(self, data: bytes) -> None:
         try:

@@ -83,8 +83,8 @@ class RateLimits(_Section):
 
 
 class Budget(_Section):
-    usd_per_day: float | None = Field(None, ge=0)
-    usd_per_month: float | None = Field(None, ge=0)
+    usd_per_day: float | None = Field(None, ge=0, allow_inf_nan=False)
+    usd_per_month: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class Budgets(_Section):

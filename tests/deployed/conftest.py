@@ -44,8 +44,8 @@ def deployed(
     cdk = Cdk(emulator, folder)
     cdk.bootstrap()
     before = inventory(emulator)
-    dev = {"ALLOW_ORIGINS": ORIGIN, "auth_required": "false", "tokens_per_minute": "1000000"}
-    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue"})})
+    dev = {"ALLOW_ORIGINS": ORIGIN, "auth_required": "false", "tokens_per_minute": "100000000"}
+    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue", "auth_required": "false"})})
     cdk.deploy("dev", "blue")
     both = [Environment(name, emulator, cdk.outputs(name)) for name in ("dev", "blue")]
     first = {environment.name: (environment.answers(), environment.model_map()) for environment in both}

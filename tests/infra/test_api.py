@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lexora.api.cors import EXPOSED
 from tests.infra.synthesis import Environment, text
 
 
@@ -157,8 +158,9 @@ def test_cors(dev: Environment, prod: Environment) -> None:
     cors = prod.one("Api", "ApiGatewayV2::Api")["CorsConfiguration"]
     assert cors["AllowOrigins"] == ["https://app.example.org", "http://localhost:3000"]
     assert cors["AllowHeaders"] == ["authorization", "*"]
-    assert set(cors["AllowMethods"]) == {"GET", "POST", "OPTIONS"}
-    assert "x-lexora-origin" in cors["ExposeHeaders"]
+    assert set(cors["AllowMethods"]) == {"GET", "POST", "DELETE", "OPTIONS"}
+    # API Gateway's list takes the place of the application's.
+    assert ", ".join(cors["ExposeHeaders"]) == EXPOSED.decode()
     assert "AllowCredentials" not in cors
 
 

@@ -23,7 +23,7 @@ _CLI = ROOT / "node_modules" / ".bin" / "cdk"
 _SECONDS = 500
 # What `cdk synth` reads of a checkout.
 _CHECKOUT = (
-    *("app.py", "cdk.json", "requirements-lambda.txt"),
+    *("app.py", "cdk.json", "requirements-lambda.txt", "requirements-lambda-jwt.txt"),
     *("infra", "lambdas", "lexora", "static_responses"),
 )
 # The emulator runs functions under its own interpreter, whatever their runtime says.

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lexora.adapters import secrets_manager
+from lexora.adapters.dynamodb_keys import DynamoKeys
 from lexora.adapters.json_log import JsonFormatter
+from lexora.core.key_admin import create, new_key
 from lexora.core.model_map import Deployment
 from lexora.entry import aws, aws_model_map
 from lexora.entry.prepared import SHIPPED, load_prepared
@@ -668,3 +671,64 @@ def test_a_stream_that_is_stopped_with_its_door_is_recorded(
         assert gateway.stop(signal.SIGTERM, seconds=aws.SHUTDOWN_SECONDS + 3) == 0
         answer.close()
     assert cloud.records()[request_id]["error_code"] == "shutdown"
+
+
+# --- who asks, and for how much ---
+
+
+def make_key(cloud: Cloud, **fields: Any) -> str:
+    """A new key, as `make keys` makes it."""
+    keys = DynamoKeys(cloud.emulator.client("dynamodb"), cloud.limits)
+    new = new_key({"user_id": "ann", **fields})
+    _, plain = create(keys, new, time.time(), secrets.token_hex(6), secrets.token_urlsafe(32))
+    return plain
+
+
+def test_a_model_needs_a_key_and_a_prepared_answer_does_not(own_cloud: Cloud, start: Start) -> None:
+    function = start(own_cloud, {"AUTH_REQUIRED": "true"})
+    assert function.chat(**ASK_CAPITAL).status == 200
+    refused = function.chat()
+    assert (refused.status, refused.error_code) == (401, "invalid_api_key")
+    assert function.chat({"authorization": "Bearer sk-lexora-000000000000-wrong"}).status == 401
+    answer = function.chat({"authorization": f"Bearer {make_key(own_cloud)}"})
+    assert answer.status == 200
+    record = own_cloud.records()[answer.headers["x-request-id"]]
+    assert (record["user_id"], len(record["key_id"])) == ("ann", 12)
+
+
+def test_limits_are_counted_in_the_table(own_cloud: Cloud, start: Start) -> None:
+    key = {"authorization": f"Bearer {make_key(own_cloud)}"}
+    functions = [start(own_cloud, {"REQUESTS_PER_MINUTE": "3", "TOKENS_PER_MINUTE": "100000"}) for _ in range(2)]
+    time.sleep(max(0, 5 - (60 - time.time() % 60)))  # all within a minute
+    answers = [functions[n % 2].chat(key, max_tokens=5) for n in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 60
+    assert answers[3].error_code == "rate_limit_exceeded"
+
+
+def test_a_budget_holds(own_cloud: Cloud, start: Start, upstream: RecordedUpstream) -> None:
+    own_cloud.put_models({"m": vllm(upstream.base_url, origin="paid", price={"output": 1000})})
+    function = start(own_cloud, {"USD_PER_DAY": "0.008"})  # an answer has 3 tokens, and so costs $0.003
+    answers = [function.chat(max_tokens=3) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[2].error_code == "insufficient_quota"
+
+
+def test_operators_see_what_became_of_requests(own_cloud: Cloud, start: Start) -> None:
+    function = start(own_cloud, {"AUTH_REQUIRED": "true"})
+    user, admin = ({"authorization": f"Bearer {make_key(own_cloud, admin=is_admin)}"} for is_admin in (False, True))
+    assert function.chat(user).status == 200
+    for path in ("/stats", "/admin/keys"):
+        assert [function.call("GET", path, headers=headers).status for headers in (None, user, admin)] == [
+            401,
+            403,
+            200,
+        ]
+    stats = function.call("GET", "/stats", headers=admin).json()
+    assert (stats["total_requests"], stats["total_tokens"], stats["users"]["ann"]["requests"]) == (1, 10, 1)
+    listed = function.call("GET", "/admin/keys", headers=admin)
+    assert "hash" not in listed.body.decode()
+    assert function.call("GET", "/metrics", headers=admin).status == 404
+    reloaded = function.call("POST", "/admin/reload", "{}", admin)
+    assert (reloaded.status, reloaded.json()["status"]) == (200, "reloaded")

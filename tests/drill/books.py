@@ -97,13 +97,15 @@ def requests_at(*upstreams: RecordedUpstream) -> Counter[str]:
 def check_records(gateway: RunningGateway, reached: Counter[str], seconds: float = 10) -> list[dict[str, Any]]:
     """That each request that has reached an upstream has exactly one record, which knows of every attempt.
 
-    Waits for the records, and gives all that there are.
+    Waits for the records, and gives all that there are by then.
     """
     wait_until(lambda: set(reached) <= {r["request_id"] for r in gateway.records()}, "the records", seconds)
+    time.sleep(0.6)  # those that have reached none, and whatever would be written twice
     records = gateway.records()
     attempts = {record["request_id"]: record["attempts"] for record in records}
     assert len(attempts) == len(records)
-    assert not {id_: times for id_, times in reached.items() if attempts[id_] < times}
+    # An attempt over a kept connection that is closed without an answer is sent once more, over a fresh one.
+    assert not {id_: times for id_, times in reached.items() if 2 * attempts[id_] < times}
     return records
 
 

@@ -1,7 +1,6 @@
 """The fault drill, the upstream's part: whatever it does, the books balance and nothing is left behind."""
 
 import contextlib
-import json
 import random
 import threading
 import time
@@ -117,10 +116,12 @@ def check(gateway: RunningGateway, *upstreams: RecordedUpstream, answers: list[A
     assert 0 not in [answer.status for answer in answers]
     by_id = {record["request_id"]: record for record in records}
     for answer in answers:
-        record = by_id.get(answer.headers["x-request-id"])
-        if record is not None and record["outcome"] == "completed":
-            assert answer.status == 200
-        assert answer.status != 500, answer.body
+        record = by_id[answer.headers["x-request-id"]]
+        assert answer.status < 500 or answer.status in (502, 503, 504), answer.body
+        whole = answer.status == 200
+        if answer.headers["content-type"].startswith("text/event-stream"):
+            whole = events(answer.body)[-1] == "[DONE]"
+        assert whole == (record["outcome"] == "completed"), (record, answer)
     assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
     check_at_rest(gateway)
     check_money(gateway, USERS)
@@ -144,7 +145,7 @@ def test_whatever_upstreams_do_the_books_balance(folder: Path) -> None:
             assert post(gateway, model="alone", script="good", x_user_id="u0").status_code == 200
 
 
-def test_an_upstream_that_dies_under_load_and_comes_back(folder: Path) -> None:
+def test_an_upstream_that_dies_under_load(folder: Path) -> None:
     long = [STREAM_HEAD, ONE, *SLOW, piece(finish() + usage(7, 16) + DONE), STREAM_END]
     requests = [{"model": "paid", "stream": True, "x_user_id": USERS[n % 5]} for n in range(150)]
     with (
@@ -157,20 +158,20 @@ def test_an_upstream_that_dies_under_load_and_comes_back(folder: Path) -> None:
             before = held(gateway)
 
             def kill() -> None:
-                first.wait_until_received(100, 20)
+                first.wait_until_received(120, 20)
                 first_up.close()
 
+            answers = ask_all(gateway, requests[:20])
             killer = threading.Thread(target=kill)
             killer.start()
-            answers = ask_all(gateway, requests)
+            answers += ask_all(gateway, requests)
             killer.join()
             answers += ask_all(gateway, requests)
             records = check(gateway, first, second, answers=answers)
             assert {answer.status for answer in answers} == {200}
-            completed = [record for record in records if record["outcome"] == "completed"]
-            assert {record["deployment"] for record in completed} >= {"second"}
-            ends = {json.dumps(events(answer.body)[-1]) for answer in answers}
-            assert ends <= {'"[DONE]"'} or len(completed) < len(answers)
+            assert {record["deployment"] for record in records} == {"first", "second"}
+            assert any(record["failed_attempts"] for record in records)
+            assert {record["outcome"] for record in records[-len(requests) :]} == {"completed"}
             check_held(gateway, before)
 
 
@@ -189,13 +190,15 @@ def test_an_upstream_that_flaps(folder: Path) -> None:
         with running_gateway(folder, settings) as gateway:
             before = held(gateway)
             answers: list[Answer] = []
-            until = time.monotonic() + 6
+            until = time.monotonic() + 5
             while time.monotonic() < until:
+                print(time.monotonic()-until)
                 models = ["paid", "alone", "m"]
                 answers += ask_all(gateway, [{"model": models[n % 3], "x_user_id": USERS[n % 5]} for n in range(30)], 8)
             records = check(gateway, first, second, answers=answers)
+            print("checked", time.monotonic()-until)
             by_model = {model: [r for r in records if r["model"] == model] for model in ("paid", "alone", "m")}
-            refused = [record for record in by_model["paid"] if record["outcome"] != "completed"]
-            assert len(refused) == len(USERS)  # the questions for what is spent; the second has answered all others
+            assert {record["outcome"] for record in by_model["paid"]} == {"completed"}  # by the second, if need be
+            assert {record["deployment"] for record in by_model["paid"]} == {"first", "second"}
             assert any(record["error_code"] == "circuit_open" for record in by_model["alone"] + by_model["m"])
             check_held(gateway, before)

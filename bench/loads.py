@@ -108,7 +108,7 @@ def run_wrk(procs: Procs, server: Server, body: Path, connections: int, seconds:
     """POST the body for some seconds over keep-alive connections, one thread, on the load core."""
     argv: list[str | Path] = [
         find_tool("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",
-        "-s", HERE / "post.lua", server.chat_url, "--", body,
+        "-s", HERE / "post.lua", server.chat_url, "--", body, *([server.key] if server.key else []),
     ]  # fmt: skip
     return PlainRun(**_run(procs, server, argv))
 

@@ -62,6 +62,34 @@ def forward(procs: Procs, settings: Settings) -> Outcome:
     return outcome
 
 
+def team(procs: Procs, settings: Settings) -> Outcome:
+    """Forwarding with keys, limits, queue and ledger on, against the same peer; and with many keys against one."""
+    outcome = Outcome("team")
+    upstream = servers.start_plain_upstream(procs)
+    router = servers.start_router(procs, upstream)
+    one, many = (servers.start_gateway(procs, upstream, settings.gateway, keys=keys) for keys in (1, 10_000))
+    body = _body_file(procs, "team", "bench", PROMPT)
+    targets = [router, one, many]
+    runs: Runs = {server.name: [] for server in targets}
+    sent = {server.name: run_wrk(procs, server, body, CONNECTIONS, WARM_UP_S).requests for server in targets}
+    for number in repeat(settings.rounds, runs):
+        for server in rotated(targets, number):
+            run = run_wrk(procs, server, body, CONNECTIONS, settings.plain_s)
+            runs[server.name].append(run)
+            _note(outcome, number, server.name, run)
+            sent[server.name] += run.requests
+    _add_medians(outcome, runs)
+    pairs, calm = calm_rounds(runs[many.name], runs[router.name])
+    ratio = median(ours.rate / theirs.rate for ours, theirs in pairs)
+    outcome.verdicts.append(Verdict("requests/s, gateway with keys : vllm-router", ratio, ">=", 0.85, calm=calm))
+    pairs, calm = calm_rounds(runs[many.name], runs[one.name])
+    ratio = median(with_many.rate / with_one.rate for with_many, with_one in pairs)
+    outcome.verdicts.append(Verdict("requests/s, 10,000 keys : one key", ratio, ">=", 0.95, calm=calm))
+    in_flight = CONNECTIONS * (1 + len(runs[many.name]))
+    _stop_and_check_record(procs, many, outcome, sent[many.name], in_flight)
+    return outcome
+
+
 def prepared(procs: Procs, settings: Settings) -> Outcome:
     """A prepared answer against the gateway's own forwarding, requests/s."""
     outcome = Outcome("prepared")

@@ -1,9 +1,10 @@
--- wrk script: POSTs the JSON file given behind `--`, and ends with one line of JSON.
+-- wrk script: POSTs the JSON file given behind `--`, with the API key behind that if there is one, and ends with one line of JSON.
 function init(args)
   local file = assert(io.open(args[1]))
   wrk.method = "POST"
   wrk.body = file:read("*a")
   wrk.headers["Content-Type"] = "application/json"
+  if args[2] then wrk.headers["Authorization"] = "Bearer " .. args[2] end
   file:close()
 end
 

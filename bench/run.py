@@ -25,6 +25,7 @@ SCENARIOS: dict[str, Callable[[Procs, Settings], Outcome]] = {
     "stream": streaming.stream,
     "held": streaming.held,
     "prepared": plain.prepared,
+    "team": plain.team,
 }
 
 

@@ -3,10 +3,14 @@
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_urlsafe
 
 from bench.procs import BenchError, Proc, Procs, free_port
+from lexora.adapters.sqlite_keys import SqliteKeys
+from lexora.core.key_admin import create, new_key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -66,6 +70,20 @@ models:
       - {{provider: vllm, base_url: "http://127.0.0.1:{upstream}/v1", model: bench}}
 """
 
+# Of what a team has, all that every request pays for; nothing is ever refused.
+TEAM = """\
+auth: {{required: true}}
+rate_limits:
+  default: {{requests_per_minute: 1000000000, tokens_per_minute: 1000000000000}}
+budgets:
+  everyone: {{usd_per_day: 1000000}}
+queue: {{max_size: 1000}}
+models:
+  bench:
+    deployments:
+      - {{provider: vllm, base_url: "http://127.0.0.1:{upstream}/v1", model: bench, concurrency: 10000}}
+"""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -75,6 +93,7 @@ class Server:
     port: int
     proc: Proc
     data: Path | None = None  # the gateway's folder, with lexora.db in it
+    key: str | None = None  # the API key that it wants
 
     @property
     def chat_url(self) -> str:
@@ -140,20 +159,34 @@ def start_router(procs: Procs, upstream: Server) -> Server:
     return Server("vllm-router", port, proc)
 
 
-def start_gateway(procs: Procs, upstream: Server, program: Path) -> Server:
-    """The gateway on its core, logging JSON lines to a file and recording to SQLite."""
+def start_gateway(procs: Procs, upstream: Server, program: Path, *, keys: int = 0) -> Server:
+    """The gateway on its core, logging JSON lines to a file and recording to SQLite.
+
+    With `keys`, it has so many of them, wants one, and counts limits.
+    """
     port = free_port()
     folder = procs.folder / f"gateway-{port}"
     data = folder / "data"
     data.mkdir(parents=True)
     config = folder / "lexora.yaml"
-    config.write_text(GATEWAY.format(upstream=upstream.port))
+    config.write_text((TEAM if keys else GATEWAY).format(upstream=upstream.port))
+    key = _make_keys(data, keys) if keys else None
     argv: list[str | Path] = [
         program, "serve", "--host", "127.0.0.1", "--port", str(port),
         "--config", config, "--data", data,
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}/health"
-    return Server("gateway", port, procs.start("gateway", argv, procs.cores.gateway, url), data)
+    name = f"{keys:,} keys" if keys else "gateway"
+    return Server(name, port, procs.start(f"gateway-{keys}", argv, procs.cores.gateway, url), data, key)
+
+
+def _make_keys(data: Path, count: int) -> str:
+    """Fills the gateway's table of keys; returns one of them."""
+    store = SqliteKeys(data / "lexora.db")
+    new = [new_key({"user_id": f"user-{n}"}) for n in range(count)]
+    made = [create(store, key, time.time(), f"{n:012x}", token_urlsafe(32))[1] for n, key in enumerate(new)]
+    store.close()
+    return made[count // 2]
 
 
 def _nginx(procs: Procs, name: str, port: int, core: int, http: str) -> Server:

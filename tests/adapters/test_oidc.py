@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -19,6 +21,9 @@ from jwt.utils import base64url_encode
 from lexora.adapters.oidc import OidcTokens
 from lexora.core.auth import CHALLENGE, Auth
 from lexora.core.errors import Unauthorized
+from tests.support.client import chat_body
+from tests.support.gateway import models_config, running_gateway
+from tests.support.recorded import completion, json_response, recorded_upstream
 
 RSA = rsa.generate_private_key(65537, 2048)
 OTHER = rsa.generate_private_key(65537, 2048)
@@ -179,3 +184,24 @@ def test_discovery_of_a_foreign_issuer(issuer: Issuer) -> None:
     with pytest.raises(OSError, match="cannot be had"):
         asyncio.run(tokens(issuer).claims(issuer.token()))
     assert "/k" not in issuer.asked
+
+
+def test_a_token_asks_through_the_door(issuer: Issuer, tmp_path: Path) -> None:
+    """Of the gateway as it is served: the user is in the record, and an admin by a claim may administer."""
+    with recorded_upstream([json_response(completion())]) as upstream:
+        own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
+        jwt_settings = {"issuer": issuer.url, "audience": "lexora", "admin_claim": "realm.roles"}
+        config = {**models_config(m=own), "auth": {"required": True, "jwt": jwt_settings}}
+        with running_gateway(tmp_path, config) as gateway:
+
+            def ask(method: str, path: str, token: str) -> httpx2.Response:
+                headers = {"authorization": f"Bearer {token}"}
+                return httpx2.request(method, f"{gateway.url}{path}", headers=headers, json=chat_body())
+
+            answer = ask("POST", "/v1/chat/completions", issuer.token())
+            assert answer.status_code == 200
+            assert gateway.record_of(answer.headers["x-request-id"])["user_id"] == "ada"
+            refusal = ask("POST", "/v1/chat/completions", issuer.token(OTHER))
+            assert (refusal.status_code, refusal.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert ask("GET", "/admin/keys", issuer.token()).status_code == 403
+            assert ask("GET", "/admin/keys", issuer.token(realm={"roles": ["admin"]})).status_code == 200

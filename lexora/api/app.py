@@ -93,7 +93,10 @@ def create_app(
         reload = ReloadEndpoint(auth, operations.reload)
         table.append(("POST", "/admin/reload", reload, Doc("Read the configuration again. Needs an admin's key.")))
     api = describe([(method, _plain(path), doc) for method, path, _, doc in table])
-    routes = [Route(path, endpoint, methods=[method]) for method, path, endpoint, _ in table]
+    by_path: dict[str, dict[str, ASGIApp]] = {}
+    for method, path, endpoint, _ in table:
+        by_path.setdefault(path, {})[method] = endpoint
+    routes = [Route(path, _ByMethod(endpoints), methods=list(endpoints)) for path, endpoints in by_path.items()]
     routes += [
         Route("/openapi.json", openapi_endpoint(api), methods=["GET"]),
         Route("/docs", docs_endpoint(api), methods=["GET"]),
@@ -109,6 +112,17 @@ def create_app(
         return exact.get((scope["method"], scope["path"]), router.app)(scope, receive, send)
 
     return CorsLayer(ErrorLayer(dispatch), allow_origins)
+
+
+class _ByMethod:
+    """The endpoints of one path: to the router they are one, so that it knows all of the path's methods."""
+
+    def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._endpoints = endpoints
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        return self._endpoints[method](scope, receive, send)
 
 
 def _host(scope: Scope) -> bytes:

@@ -341,3 +341,9 @@ def test_a_name_that_was_made_to_point_here_is_refused(site: RunningGateway, hos
     assert refused.json()["error"]["code"] == "host_not_allowed"
     for own in ("localhost", "localhost:9", "127.0.0.1:9", "[::1]:9"):
         assert httpx2.get(f"{site.url}/v1/models", headers={"host": own}).status_code == 200
+
+
+def test_every_method_of_a_path_is_named(web: httpx2.Client) -> None:
+    assert web.options("/admin/keys").headers["allow"] == "GET, HEAD, POST, OPTIONS"
+    assert web.options("/admin/keys/x").headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+    assert web.put("/admin/keys").status_code == 405

@@ -205,3 +205,27 @@ def test_a_token_asks_through_the_door(issuer: Issuer, tmp_path: Path) -> None:
             assert (refusal.status_code, refusal.json()["error"]["code"]) == (401, "invalid_api_key")
             assert ask("GET", "/admin/keys", issuer.token()).status_code == 403
             assert ask("GET", "/admin/keys", issuer.token(realm={"roles": ["admin"]})).status_code == 200
+
+
+def test_a_token_is_remembered_no_longer_than_it_holds(issuer: Issuer) -> None:
+    now = Clock()
+    now.time = time.time()
+    verifier = OidcTokens(issuer.url, "lexora", now=now, clock=Clock())
+    token = issuer.token(exp=int(now.time) + 5)
+    asyncio.run(verifier.claims(token))
+    now.time += 10
+    # jwt has the machine's own clock, for which the token holds: what is forgotten is verified again.
+    assert not [until for until, _ in verifier._verified.values() if until > now.time]
+
+
+@pytest.mark.parametrize("key", [jwk(RSA, kid="a", use="enc"), jwk(rsa.generate_private_key(65537, 1024), kid="a")])
+def test_a_key_that_is_not_for_signatures_or_too_weak(issuer: Issuer, key: dict[str, Any]) -> None:
+    issuer.keys = [key]
+    with pytest.raises((OSError, Unauthorized)):
+        asyncio.run(tokens(issuer).claims(issuer.token()))
+
+
+def test_an_answer_without_end_is_not_read(issuer: Issuer) -> None:
+    issuer.keys = [jwk(RSA, kid="a", x="x" * 2_000_000)]
+    with pytest.raises(OSError, match="cannot be had"):
+        asyncio.run(tokens(issuer).claims(issuer.token()))

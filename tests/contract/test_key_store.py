@@ -77,3 +77,10 @@ def test_a_store_that_cannot_be_used_is_an_os_error(emulator: Emulator, tmp_path
     for act in (lambda: nowhere.get("a"), nowhere.all, lambda: nowhere.put(KEY)):
         with pytest.raises(OSError, match="test-nowhere"):
             act()
+
+
+def test_dynamodb_is_asked_consistently(emulator: Emulator) -> None:
+    client, asked = emulator.client("dynamodb"), []
+    client.meta.events.register("provide-client-params.dynamodb.GetItem", lambda params, **_: asked.append(params))
+    assert DynamoKeys(client, emulator.table(pk="S", sk="S")).get("0" * 12) is None
+    assert asked[-1]["ConsistentRead"] is True

@@ -198,3 +198,22 @@ def test_tokens_that_cannot_be_checked(auth: Auth) -> None:
     auth.tokens = Tokens(Unauthorized("forged"))
     with pytest.raises(Unauthorized, match="forged"):
         ask(auth, "a.b.c")
+
+
+def test_a_clock_that_is_set_back_keeps_no_revoked_key(keys: Door, clock: Clock) -> None:
+    _, plain = key_admin.create(keys, NewKey(user_id="ann"), 0.0, ID, SECRET)
+    auth = Auth(keys, None, required=True, prepared=False, now=clock)
+    asyncio.run(auth.identify(plain.encode()))
+    key_admin.revoke(keys, ID, 1.0)
+    clock.at -= 3600
+    with pytest.raises(Unauthorized, match="revoked"):
+        asyncio.run(auth.identify(plain.encode()))
+
+
+def test_what_is_remembered_has_a_bound(keys: Door, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lexora.core.auth._MOST_CACHED", 3)
+    auth = Auth(keys, None, required=True, prepared=False, now=clock)
+    for number in range(10):
+        _, plain = key_admin.create(keys, NewKey(user_id="ann"), 0.0, f"{number:012x}", SECRET)
+        asyncio.run(auth.identify(plain.encode()))
+    assert len(auth._cache) <= 3

@@ -1,0 +1,129 @@
+"""What is seen of model servers: whether they answer, and how much each can take."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from lexora.adapters.http_client import HttpClient
+from lexora.core.model_map import Deployment
+from lexora.entry.monitor import Monitor, ServerFacts
+from lexora.providers.table import PROVIDERS
+from tests.support.gateway import free_port
+
+# As vLLM 0.32 writes them.
+GAUGES = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="tiny-chat"}} {running}
+# HELP vllm:num_requests_waiting Number of requests waiting to be processed.
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{{engine="0",model_name="tiny-chat"}} {waiting}
+"""
+
+
+class Vllm(ThreadingHTTPServer):
+    """A server with vLLM's metrics; `load` is what is running and waiting in it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.load: tuple[float, float] | None = (0.0, 0.0)
+        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Vllm
+
+    def do_GET(self) -> None:
+        body = '{"object": "list", "data": []}'
+        if self.path == "/metrics":
+            load = self.server.load
+            body = GAUGES.format(running=load[0], waiting=load[1]) if load else ""
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def vllm() -> Iterator[Vllm]:
+    with Vllm() as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(5)
+
+
+def deployment(base_url: str, provider: str = "vllm", **more: object) -> Deployment:
+    data = {"provider": provider, "base_url": base_url, "model": "m", **more}
+    return Deployment.model_validate(data, context=PROVIDERS)
+
+
+def rounds(count: int, *watched: Deployment, between: Callable[[int], None] = lambda _: None) -> list[ServerFacts]:
+    """What so many looks at the deployments have found, one after the other."""
+    found: list[ServerFacts] = []
+
+    async def run() -> None:
+        client = HttpClient()
+        enough = asyncio.Event()
+        monitor = Monitor(client, 0.01, lambda: None)
+
+        def note(_: Deployment, facts: ServerFacts) -> None:
+            found.append(facts)
+            between(len(found))
+            if len(found) >= count * len(watched):
+                enough.set()
+
+        task = asyncio.create_task(monitor.watch(lambda: watched, note))
+        await enough.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        client.close()
+
+    asyncio.run(run())
+    return found[: count * len(watched)]
+
+
+def test_the_slots_of_a_real_llamacpp_are_its_concurrency(llamacpp: Deployment) -> None:
+    (facts,) = rounds(1, llamacpp)
+    assert facts.reachable
+    assert facts.concurrency is not None
+    assert facts.concurrency >= 1
+
+
+def test_what_the_config_says_counts_more(llamacpp: Deployment) -> None:
+    (facts,) = rounds(1, deployment(llamacpp.base_url, "llamacpp", concurrency=77))
+    assert facts.concurrency == 77
+
+
+def test_vllm_takes_what_it_runs_while_others_wait_and_then_one_more_at_a_time(vllm: Vllm) -> None:
+    loads = [(3.0, 0.0), (8.0, 5.0), (8.0, 0.0), (4.0, 0.0), (0.0, 2.0)]
+
+    def change(number: int) -> None:
+        if number < len(loads):
+            vllm.load = loads[number]
+
+    vllm.load = loads[0]
+    found = rounds(len(loads), deployment(vllm.base_url), between=change)
+    assert [facts.concurrency for facts in found] == [None, 8, 9, 10, 1]
+    assert [(facts.running, facts.waiting) for facts in found[:2]] == [(3, 0), (8, 5)]
+
+
+def test_a_server_without_figures_is_there_all_the_same(vllm: Vllm) -> None:
+    vllm.load = None
+    (facts,) = rounds(1, deployment(vllm.base_url))
+    assert facts == ServerFacts(reachable=True, running=None, waiting=None, concurrency=None)
+
+
+def test_a_server_that_is_away_does_not_delay_the_others(vllm: Vllm) -> None:
+    away = deployment(f"http://127.0.0.1:{free_port()}/v1")
+    found = rounds(2, away, deployment(vllm.base_url))
+    assert sorted(facts.reachable for facts in found) == [False, False, True, True]

@@ -31,7 +31,7 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_n
         *_section("docs", [f"{url}/docs"]),
     ]
     if key_needed:
-        lines += _section("keys", ["a model needs one: lexora keys create --user NAME, prepared answers do not"])
+        lines += _section("keys", ["a model needs one: lexora keys create --user NAME"])
     elif listener.getsockname()[0] not in LOOPBACK:
         lines += _section("note", ["whoever can reach this address can use these models"])
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompts[0].prompt if prompts else "Hello"}]})

@@ -34,7 +34,7 @@ def test_200_at_once_share_the_last_1000_tokens(folder: Path) -> None:
     with recorded_upstream([Sleep(0.2), ANSWER]) as upstream:
         config = {**models_config(m=own(upstream.base_url)), "rate_limits": {"default": limit}}
         with running_gateway(folder, config) as gateway:
-            within_a_minute(15)
+            within_a_minute(10)
             answers = ask_all(gateway, [{"x_user_id": "u"}] * MANY)
             good = [answer for answer in answers if answer.status == 200]
             refused = [answer for answer in answers if answer.status == 429]

@@ -190,13 +190,11 @@ def test_an_upstream_that_flaps(folder: Path) -> None:
         with running_gateway(folder, settings) as gateway:
             before = held(gateway)
             answers: list[Answer] = []
-            until = time.monotonic() + 5
+            until = time.monotonic() + 3
             while time.monotonic() < until:
-                print(time.monotonic()-until)
                 models = ["paid", "alone", "m"]
                 answers += ask_all(gateway, [{"model": models[n % 3], "x_user_id": USERS[n % 5]} for n in range(30)], 8)
             records = check(gateway, first, second, answers=answers)
-            print("checked", time.monotonic()-until)
             by_model = {model: [r for r in records if r["model"] == model] for model in ("paid", "alone", "m")}
             assert {record["outcome"] for record in by_model["paid"]} == {"completed"}  # by the second, if need be
             assert {record["deployment"] for record in by_model["paid"]} == {"first", "second"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,10 @@ def test_make_deploy_in_a_fresh_clone(tmp_path: Path) -> None:
         answer = subprocess.run(["sh", "-c", curl], check=True, capture_output=True, text=True).stdout
         assert "東京" in answer
         make("secrets-set", "NAME=OPENAI_API_KEY", given="sk-1\n")
+        key = make("keys", "ARGS=create --user ann").strip()
+        assert re.fullmatch(r"sk-lexora-[0-9a-f]{12}-[\w-]{43}", key)
+        assert "ann" in make("keys", "ARGS=list")
+        make("keys", f"ARGS=revoke {key.split('-')[2]}")
         make("config-pull")
         model_map = json.loads((clone / "model_map.json").read_text())
         del model_map["models"]["claude"]

@@ -69,16 +69,6 @@ class Monitor:
         self._gpu_reader: threading.Thread | None = None
         self._servers: dict[str, _Server] = {}  # by base URL
 
-    def is_up(self, deployment: Deployment) -> bool | None:
-        """Whether the deployment's server answered when it was last asked; None for one that is not asked."""
-        server = self._servers.get(deployment.base_url)
-        return server.reachable if server else None
-
-    def learned_concurrency(self, deployment: Deployment) -> int | None:
-        """How many requests the deployment is to be sent at a time; None: no bound is known."""
-        server = self._servers.get(deployment.base_url)
-        return deployment.concurrency or (server.concurrency if server else None)
-
     async def watch(
         self, deployments: Callable[[], Iterable[Deployment]], note: Callable[[Deployment, ServerFacts], None]
     ) -> None:

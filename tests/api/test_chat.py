@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -10,6 +11,8 @@ import httpx2
 import openai
 import pytest
 
+from lexora.adapters.sqlite_keys import SqliteKeys
+from lexora.core.key_admin import create, new_key
 from lexora.core.model_map import Deployment
 from tests.support.client import HELLO, UPSTREAM_KEY, anthropic_sdk, chat_body, events, post, sdk
 from tests.support.gateway import RunningGateway, models_config, running_gateway
@@ -458,3 +461,32 @@ def test_what_anthropic_cannot_do_is_refused_before_it_is_asked(
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "n"
     assert upstream.received == []
+
+
+def test_a_key_says_whose_request_it_is_and_how_urgent_it_may_be(folder: Path, upstream: RecordedUpstream) -> None:
+    """`x_user_id` counts only for a key that may speak for others, and `x_priority` never above the key's own."""
+    upstream.play([json_response(completion())])
+    store = SqliteKeys(folder / "data" / "lexora.db")
+    rights: dict[str, dict[str, Any]] = {"own": {"models": ["m"]}, "others": {"on_behalf": True, "priority": "high"}}
+    made = {
+        name: create(store, new_key({"user_id": "ann", **more}), 1.0, f"{number:012x}", "s" * 43)[1]
+        for number, (name, more) in enumerate(rights.items())
+    }
+    store.close()
+    own = {"provider": "vllm", "base_url": upstream.base_url, "model": "up"}
+    with running_gateway(folder, {"auth": {"required": True}, **models_config(m=own, other=own)}) as gateway:
+
+        def ask(key: str, **fields: Any) -> httpx2.Response:
+            headers = {"authorization": f"Bearer {made[key]}"}
+            return httpx2.post(f"{gateway.url}/v1/chat/completions", json=chat_body(**fields), headers=headers)
+
+        def recorded_as(response: httpx2.Response) -> tuple[str, str]:
+            record = gateway.record_of(response.headers["x-request-id"])
+            return record["user_id"], record["priority"]
+
+        assert recorded_as(ask("own", x_user_id="bob", x_priority="high")) == ("ann", "normal")
+        assert recorded_as(ask("own", x_priority="low")) == ("ann", "low")
+        assert recorded_as(ask("others", x_user_id="bob")) == ("bob", "high")
+        refused = ask("own", model="other")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+        assert httpx2.get(f"{gateway.url}/stats").status_code == 401

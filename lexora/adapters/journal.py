@@ -1,8 +1,8 @@
 """The journal: what is being forwarded, on disk before it is sent, so that a killed process leaves no request out."""
 
 import contextlib
-import fcntl
 import logging
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +13,8 @@ import msgspec
 from lexora.core.ports import RecordSink
 from lexora.core.record import COLUMNS, Record
 
-ROTATE_BYTES = 8 * 1024 * 1024
+ROTATE_BYTES = 4 * 1024 * 1024
 _RETRY_BYTES = 1024 * 1024
-_MOST_FILES = 10  # of gateways that share a folder, each has its own
 
 log = logging.getLogger("lexora")
 
@@ -24,36 +23,28 @@ _encode = msgspec.json.encode
 
 
 class Journal:
-    """Lines of JSON in a file that only grows, until what is still open is written to a new one in its place.
+    """Lines of JSON in a file whose room is taken beforehand, until what is still open is written to a new one.
 
-    `admit` and `finish` are called from one thread, `done` may be from another. While another gateway holds the file,
-    `path` with a number is used. What an earlier process has left there stays open.
+    The file is mapped: what is written to memory is the kernel's at once, and its even if the process is killed, for
+    none of the price of a system call. `admit` and `finish` are called from one thread, `done` may be from another.
+    What an earlier process has left in the file stays open.
     """
+
+    _room: mmap.mmap
+    _end: int  # of what is written
+    _rotate_at: int
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
-        self._path, self._file = _open_first(path)
-        try:
-            self._open: dict[str, bytes] = _last_lines(self._path)
-            self._size = os.fstat(self._file).st_size
-        except OSError:
-            os.close(self._file)
-            raise
-        self._rotate_at = max(ROTATE_BYTES, 2 * self._size)
-        self._torn = self._size > 0  # for all we know
+        self._path = path
+        self._open = _last_lines(path)
+        self._begin()
 
     def admit(self, record: Record) -> None:
         """Notes a request that is about to be forwarded. Raises OSError, and then it is as if nothing was noted."""
-        before = self._open.get(record.request_id)
-        line = self._open[record.request_id] = _line(record, finished=False)
-        try:
-            self._write(line)
-        except OSError:
-            if before is None:
-                self._open.pop(record.request_id, None)
-            else:
-                self._open[record.request_id] = before
-            raise
+        line = _line(record, finished=False)
+        self._write(line)
+        self._open[record.request_id] = line
 
     def finish(self, record: Record) -> None:
         """Notes what became of an admitted request. Raises OSError; a later line may still say it."""
@@ -67,71 +58,62 @@ class Journal:
             self._open.pop(request_id, None)
 
     def close(self) -> None:
-        if self._file < 0:
+        if self._room.closed:
             return
-        if not self._open:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, 0)
-        os.close(self._file)
-        self._file = -1
+        self._room.close()
+        with contextlib.suppress(OSError):
+            os.truncate(self._path, self._end if self._open else 0)
 
     def _write(self, line: bytes) -> None:
-        if self._size > self._rotate_at:
-            self._rotate()
-        if self._torn:  # whatever stands there, this is a line of its own
-            line = b"\n" + line
-        self._torn = True
-        written = os.write(self._file, line)
-        self._size += written
-        if written < len(line):
-            raise OSError(f"{self._path}: only {written} of {len(line)} bytes were written; is the disk full?")
-        self._torn = False
+        if self._end + len(line) > self._rotate_at:
+            self._rotate(len(line))
+        end = self._end + len(line)
+        self._room[self._end : end] = line
+        self._end = end
 
-    def _rotate(self) -> None:
-        """Begins a new file with what is open, which includes the line that is about to be written."""
+    def _rotate(self, wanted: int) -> None:
+        """Begins a new file. Raises OSError if that fails and there is no room for so many bytes in the old one."""
+        old = self._room
+        try:
+            self._begin(wanted)
+            old.close()
+        except OSError as error:
+            if self._end + wanted > len(old):
+                raise
+            self._rotate_at = min(len(old), max(self._end + wanted, self._rotate_at + _RETRY_BYTES))
+            log.warning("the journal stays as long as it is for now: %s", error)
+
+    def _begin(self, wanted: int = 0) -> None:
+        """Puts a file in place that has what is open and room for as much again and more. Raises OSError."""
         new = self._path.with_name(f"{self._path.name}.new")
         # One call of C, so whoever is `done` meanwhile is in it or is not.
         lines = b"".join(list(self._open.values()))
+        rotate_at = ROTATE_BYTES + 2 * len(lines) + wanted
+        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            file = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.write(file, lines) < len(lines):
-                    raise OSError("a short write")
-                new.replace(self._path)
-            except OSError:
-                os.close(file)
-                new.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            self._rotate_at = self._size + _RETRY_BYTES
-            log.warning("the journal stays as long as it is for now: %s", error)
-            return
-        os.close(self._file)
-        self._file, self._size, self._torn = file, len(lines), False
-        self._rotate_at = max(ROTATE_BYTES, 2 * self._size)
+            # Half of it is for the time when a full disk lets no new file begin.
+            os.posix_fallocate(file, 0, 2 * rotate_at)
+            room = mmap.mmap(file, 2 * rotate_at)
+            room[: len(lines)] = lines
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
+        self._room, self._end, self._rotate_at = room, len(lines), rotate_at
 
 
 def recover(path: Path, records: RecordSink) -> int:
     """Writes what earlier processes have left in the journal to a sink that passes over what it has. Returns how many.
 
-    What another gateway is writing to at the moment is left alone. Raises what the sink raises, and OSError; nothing is
-    lost then.
+    Raises what the sink raises, and OSError; nothing is lost then.
     """
-    count = 0
-    for name in _names(path):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            file = os.open(name, os.O_RDWR)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left = leftovers(name)
-                if left:
-                    records.write(left)
-                    count += len(left)
-                os.ftruncate(file, 0)
-            finally:
-                os.close(file)
-    return count
+    left = leftovers(path)
+    if left:
+        records.write(left)
+        os.truncate(path, 0)
+    return len(left)
 
 
 def leftovers(path: Path) -> list[Record]:
@@ -159,7 +141,7 @@ def _record(line: bytes) -> Record:
 def _last_lines(path: Path) -> dict[str, bytes]:
     """The last line of each request, as it stands there."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().rstrip(b"\0").split(b"\n")  # of the room that is not used yet, there are zeros
     except FileNotFoundError:
         return {}
     found: dict[str, bytes] = {}
@@ -196,26 +178,3 @@ def _line(record: Record, *, finished: bool) -> bytes:
         return _encode(_Line(*msgspec.structs.astuple(record)[:_COUNT], finished)) + b"\n"
     except ValueError as error:
         raise OSError(f"the journal cannot hold request {record.request_id}: {error}") from None
-
-
-def _names(path: Path) -> list[Path]:
-    return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, _MOST_FILES))]
-
-
-def _open_first(path: Path) -> tuple[Path, int]:
-    """The first file that no other gateway holds. Raises OSError."""
-    for name in _names(path):
-        for _ in range(3):
-            file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if name.stat().st_ino == os.fstat(file).st_ino:
-                    return name, file
-            except BlockingIOError:
-                os.close(file)
-                break
-            except OSError:
-                os.close(file)
-                raise
-            os.close(file)  # its holder has put a new one in its place meanwhile
-    raise OSError(f"{path}: {_MOST_FILES} gateways share this folder; choose another for the next")

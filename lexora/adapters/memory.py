@@ -25,36 +25,38 @@ class MemoryLimits:
     def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
         """Adds every claim's amount, or none of them; see the port."""
         used: list[int] = []
-        places: list[_Counts] = []
+        places: list[tuple[_Counts, tuple[str, str]]] = []
         with self._lock:
             for claim in claims:
-                subject, window, measure, amount, limit, ends_at = claim
-                counts = self._windows.get(window)
+                counts = self._windows.get(claim.window)
                 if counts is None:
-                    counts = self._open(window, ends_at)
-                after = counts.get((subject, measure), 0) + amount
-                if limit is not None and after > limit:
-                    return claim, [after - amount if other is claim else 0 for other in claims]
-                used.append(after)
-                places.append(counts)
-            for claim, counts, after in zip(claims, places, used, strict=True):
-                counts[claim.subject, claim.measure] = after
+                    counts = self._open(claim.window, claim.ends_at)
+                place = (claim.subject, claim.measure)
+                before = counts.get(place, 0)
+                if claim.limit is not None and before + claim.amount > claim.limit:
+                    return claim, [before if other is claim else 0 for other in claims]
+                used.append(before + claim.amount)
+                places.append((counts, place))
+            for (counts, place), after in zip(places, used, strict=True):
+                counts[place] = after
         return None, used
 
     def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
         """Counts `amounts` in the place of what was reserved; what is forgotten stays so."""
         with self._lock:
-            for (subject, window, measure, reserved, *_), amount in zip(claims, amounts, strict=True):
-                counts = self._windows.get(window)
-                if counts is not None and amount != reserved:
-                    counts[subject, measure] = counts.get((subject, measure), 0) + amount - reserved
+            for claim, amount in zip(claims, amounts, strict=True):
+                counts = self._windows.get(claim.window)
+                if counts is not None and amount != claim.amount:
+                    place = (claim.subject, claim.measure)
+                    counts[place] = counts.get(place, 0) + amount - claim.amount
 
     def load(self, claims: Iterable[Claim]) -> None:
         """Counts what is known to be used."""
         with self._lock:
-            for subject, window, measure, amount, _, ends_at in claims:
-                counts = self._windows.get(window) or self._open(window, ends_at)
-                counts[subject, measure] = counts.get((subject, measure), 0) + amount
+            for claim in claims:
+                counts = self._windows.get(claim.window) or self._open(claim.window, claim.ends_at)
+                place = (claim.subject, claim.measure)
+                counts[place] = counts.get(place, 0) + claim.amount
 
     def _open(self, window: str, ends_at: float) -> _Counts:
         counts = self._windows.setdefault(window, {})

@@ -14,10 +14,13 @@ from lexora.core.errors import InvalidRequest
 
 
 class ContentPart(msgspec.Struct, gc=False):
-    """One part of a message's content; only text is looked at."""
+    """One part of a message's content; only text is looked at, and how long the rest is."""
 
     type: str
     text: str | None = None
+    image_url: Raw = msgspec.field(default_factory=Raw)
+    input_audio: Raw = msgspec.field(default_factory=Raw)
+    file: Raw = msgspec.field(default_factory=Raw)
 
 
 class Message(msgspec.Struct, gc=False):
@@ -59,6 +62,8 @@ class ChatFields(msgspec.Struct, gc=False):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     tools: list[Raw] | None = None
     functions: list[Raw] | None = None
     response_format: ResponseFormat | None = None
@@ -69,10 +74,14 @@ class ChatFields(msgspec.Struct, gc=False):
 
 
 class ChatRequest(msgspec.Struct, gc=False):
-    """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it)."""
+    """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
+
+    `size` is that of the body, in bytes.
+    """
 
     known: ChatFields
     fields: dict[str, Raw]
+    size: int
 
     @property
     def stream(self) -> bool:
@@ -128,11 +137,9 @@ class ChatRequest(msgspec.Struct, gc=False):
             and not self.fields.keys() & _GRAMMARS
         )
 
-    def adding(self, name: str, value: int) -> "ChatRequest":
-        """The same with another field, unless the client has set it."""
-        if name in self.fields:
-            return self
-        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))})
+    def setting(self, name: str, value: int) -> "ChatRequest":
+        """The same with this value of a field, whatever the client has set."""
+        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))}, self.size)
 
     def texts(self) -> Iterator[str]:
         return (message.text() for message in self.known.messages)
@@ -162,7 +169,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     if b'"x_' in body or b"\\u" in body:
         for name in [name for name in fields if name.startswith("x_")]:
             del fields[name]
-    return ChatRequest(known, fields)
+    return ChatRequest(known, fields, len(body))
 
 
 def invalid_field(problem: str) -> InvalidRequest:

@@ -29,7 +29,7 @@ def continued(request: ChatRequest, so_far: SoFar, fields: Mapping[str, bool]) -
         if isinstance(limit, int):
             changed[name] = Raw(_encode(max(1, limit - so_far.tokens)))
     changed |= {name: Raw(_encode(value)) for name, value in fields.items()}
-    return ChatRequest(request.known, changed)
+    return ChatRequest(request.known, changed, request.size)
 
 
 class Continuation:

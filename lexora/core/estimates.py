@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from lexora.core.chat import ChatRequest
 from lexora.core.usage import Usage
 
@@ -14,7 +12,8 @@ if TYPE_CHECKING:  # only to name its type
     from lexora.core.model_map import Price
 
 _PER_MESSAGE = 8  # what chat templates put around one
-_PER_PART = 1600  # an image, or a piece of sound, whose bytes say nothing
+_PER_MEDIUM = 1600  # an image, or a piece of sound or a file as long as they are short
+_BYTES_PER_MEDIUM_TOKEN = 16  # of sound and files that are longer
 _UNKNOWN_COMPLETION = 4096
 _LEAST_COMPLETION = 256
 _MOST_TOKENS = 10**12
@@ -22,12 +21,10 @@ _MOST_NANODOLLARS = 10**18
 _MOST_LABELS = 1000
 _FADE = 0.02  # of the distance to what is seen now, a request
 
-_decode_int = msgspec.json.Decoder(int).decode
-
 
 def nanodollars(usd: float) -> int:
     """Whole nanodollars, rounded up; what floats add to a round sum is no nanodollar."""
-    return min(ceil(round(max(usd, 0.0) * 1e9, 3)), _MOST_NANODOLLARS)
+    return min(ceil(round(usd * 1e9, 3)), _MOST_NANODOLLARS) if usd > 0 else 0
 
 
 def cost_bound(price: Price, prompt_tokens: int, completion_tokens: int) -> int:
@@ -53,24 +50,22 @@ class Estimates:
     def __init__(self) -> None:
         self._learned: dict[str, _Learned] = {}
 
-    def prompt(self, label: str, request: ChatRequest) -> int:
-        """The most tokens that the prompt may have: none is shorter than a byte, and most prove to be longer."""
+    def bounds(self, label: str, request: ChatRequest) -> tuple[int, int]:
+        """The most tokens that the prompt may have, and the answer.
+
+        None of the prompt's is shorter than a byte, and most prove to be longer. The answer may have what the request
+        allows, else half as much again as the longest of late.
+        """
         learned = self._learned.get(label)
         size, fixed = _measure(request)
         if learned is not None and learned.ratio:
             size = ceil(size * min(1.0, learned.ratio * 1.1))
-        return size + fixed
-
-    def completion(self, label: str, request: ChatRequest) -> int:
-        """What the request allows its answer; else half as much again as the longest of late."""
-        choices = request.known.n or 1
-        allowed = _allowed(request)
-        if allowed is not None:
-            return allowed * choices
-        learned = self._learned.get(label)
-        if learned is None:
-            return _UNKNOWN_COMPLETION * choices
-        return max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) * choices
+        known = request.known
+        # Servers differ in which of the two they heed.
+        completion = min(max(known.max_tokens or 0, known.max_completion_tokens or 0), _MOST_TOKENS)
+        if completion <= 0:
+            completion = max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else _UNKNOWN_COMPLETION
+        return size + fixed, completion * (known.n or 1)
 
     def learn(self, label: str, request: ChatRequest, usage: Usage) -> None:
         """Takes in what an answer has used."""
@@ -92,31 +87,19 @@ def _highest(known: float, seen: float) -> float:
 
 
 def _measure(request: ChatRequest) -> tuple[int, int]:
-    """The bytes of what the prompt is made of, and the tokens of what has no such measure."""
-    fields = request.fields
+    """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
+    size = request.size
     messages = request.known.messages
     fixed = _PER_MESSAGE * len(messages)
-    others = 0
     for message in messages:
         content = message.content
-        if content is not None and not isinstance(content, str):
-            others += sum(part.type != "text" for part in content)
-    # As it was sent, unless an image is in it: the calls of tools are part of the prompt as well.
-    size = sum(len(text.encode()) for text in request.texts()) if others else memoryview(fields["messages"]).nbytes
-    for name in ("tools", "functions", "response_format"):
-        if name in fields:
-            size += memoryview(fields[name]).nbytes
-    return size, fixed + others * _PER_PART
-
-
-def _allowed(request: ChatRequest) -> int | None:
-    """`max_completion_tokens` or `max_tokens`; a value that is none is the upstream's to refuse."""
-    fields = request.fields
-    raw = fields.get("max_completion_tokens") or fields.get("max_tokens")
-    if raw is None:
-        return None
-    try:
-        allowed = _decode_int(raw)
-    except msgspec.DecodeError:
-        return None
-    return min(allowed, _MOST_TOKENS) if allowed > 0 else None
+        if content is None or isinstance(content, str):
+            continue
+        for part in content:
+            for medium in (part.image_url, part.input_audio, part.file):
+                length = memoryview(medium).nbytes
+                if length:
+                    size -= length
+                    tokens = 0 if medium is part.image_url else length // _BYTES_PER_MEDIUM_TOKEN
+                    fixed += max(_PER_MEDIUM, tokens)
+    return size, fixed

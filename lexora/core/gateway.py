@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -92,9 +93,7 @@ class Relay:
             self._continuation = Continuation(self._head, so_far)
             passage.continuing = bool(self._text.strip())
         beginning = so_far if passage.continuing else None
-        self._stream = await passage.call(
-            lambda deployment, request: self._upstream.stream(deployment, request, self._record, beginning)
-        )
+        self._stream = await passage.call(partial(self._upstream.stream, so_far=beginning))
 
     def close(self) -> None:
         """Frees the upstream and settles the record with what was used so far, unless that is done."""
@@ -160,9 +159,7 @@ class Gateway:
         NoModelConnected, RateLimited, BudgetExceeded, LimitsUnavailable and UpstreamError.
         """
         passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
-        completion = await passage.call(
-            lambda deployment, request: self._upstream.complete(deployment, request, record)
-        )
+        completion = await passage.call(self._upstream.complete)
         record.upstream_model = completion.model or record.upstream_model
         passage.settle(completion.usage, 0)
         return completion
@@ -177,5 +174,5 @@ class Gateway:
     ) -> Relay:
         """The same as a stream, once an upstream has accepted the request."""
         passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
-        stream = await passage.call(lambda deployment, request: self._upstream.stream(deployment, request, record))
+        stream = await passage.call(self._upstream.stream)
         return Relay(passage, self._upstream, stream, record)

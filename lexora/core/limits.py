@@ -22,6 +22,7 @@ _COMPLAIN_SECONDS = 60.0
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
+_NONE_FOR_ANYBODY = (NO_LIMITS, NO_LIMITS, NO_LIMITS)
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -122,17 +123,20 @@ class Reservation:
         self.uncounted = False
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """`x-ratelimit-*` as the OpenAI SDKs read them, of the limit that is nearest; empty without limits."""
         if self._limiter is None or not self._used:
-            return []
+            return ()
         nearest: dict[str, tuple[int, Claim]] = {}
         for claim, used in zip(self._claims, self._used, strict=True):
             left = (claim.limit or 0) - used
             if claim.measure not in nearest or left < nearest[claim.measure][0]:
                 nearest[claim.measure] = left, claim
         now = self._limiter.now()
-        return [header for left, claim in nearest.values() for header in _headers(claim, left, now)]
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        for left, claim in nearest.values():
+            headers += _headers(claim, left, now)
+        return headers
 
     def pay(self, amount: int | None) -> None:
         """Reserves the most that a paid call may cost, in nanodollars; None if its price is not known.
@@ -165,26 +169,28 @@ class Reservation:
             raise _out_of_money(refused, used[claims.index(refused)], limiter.now())
         self._money += claims
 
-    def refund(self) -> None:
-        """Gives the money of a failed attempt back."""
+    def refund(self, spent: int) -> None:
+        """Gives the money of a failed attempt back, less the nanodollars that it has cost all the same."""
         money, self._money = self._money, []
         if money and self._limiter is not None:
-            self._limiter.settle(money, [0] * len(money))
+            self._limiter.settle(money, [spent] * len(money))
 
     def settle(self, tokens: int, amount: int) -> None:
         """Counts these tokens and nanodollars in the place of what is reserved. Once; later calls do nothing."""
         self._end(1, tokens, amount)
 
-    def release(self) -> None:
-        """Gives everything back, the request itself included: nothing was used."""
-        self._end(0, 0, 0)
+    def release(self, requests: int = 0) -> None:
+        """Gives everything back, the request itself included unless it counts: nothing was used."""
+        self._end(requests, 0, 0)
 
     def _end(self, requests: int, tokens: int, amount: int) -> None:
         limiter, self._limiter = self._limiter, None
         if limiter is None or not (self._claims or self._money):
             return
-        claims = [*self._claims, *self._money]
-        counts = [requests if claim.measure == "requests" else tokens for claim in self._claims]
+        claims = self._claims
+        counts = [requests if claim.measure == "requests" else tokens for claim in claims]
+        if self._money:
+            claims = [*claims, *self._money]
         # A second payment that was not refunded shares its windows with the first, and the truth counts once in each.
         seen: set[tuple[str, str]] = set()
         for claim in self._money:
@@ -214,6 +220,12 @@ class Limiter:
         self._complained_at = -_COMPLAIN_SECONDS
         self._unsettled: deque[tuple[Claim, int]] = deque(maxlen=_MOST_UNSETTLED)
 
+    def concerns(self, caller: Caller, user_id: str | None) -> bool:
+        """Whether there is any limit for them."""
+        rules = self.rules
+        limits = (rules.of(user_id), rules.everyone, caller.limits)
+        return limits != _NONE_FOR_ANYBODY
+
     def admit(self, caller: Caller, user_id: str | None, prompt_tokens: int, completion_tokens: int) -> Reservation:
         """Reserves one request and its tokens for the user, and for the key if it has limits of its own.
 
@@ -224,7 +236,7 @@ class Limiter:
         limits = rules.of(user_id)
         claims: list[Claim] = []
         if limits is not NO_LIMITS:
-            self._add_claims(claims, f"user:{user_id or ''}", limits, prompt_tokens + completion_tokens)
+            self._add_claims(claims, "user:" + (user_id or ""), limits, prompt_tokens + completion_tokens)
         if caller.key_id is not None and caller.limits is not NO_LIMITS:
             self._add_claims(claims, f"key:{caller.key_id}", caller.limits, prompt_tokens + completion_tokens)
         if not claims:
@@ -309,14 +321,19 @@ def _seconds_left(claim: Claim, now: float) -> int:
 
 
 def _headers(claim: Claim, left: int, now: float) -> tuple[tuple[bytes, bytes], ...]:
-    name = claim.measure.encode()
-    minutes, seconds = divmod(_seconds_left(claim, now), 60)
+    limit, reset = _limit_headers(claim.measure, claim.limit or 0, _seconds_left(claim, now))
+    return limit, (_REMAINING[claim.measure], b"%d" % max(0, left)), reset
+
+
+_REMAINING = {name: f"x-ratelimit-remaining-{name}".encode() for name in ("requests", "tokens")}
+
+
+@lru_cache(maxsize=1024)
+def _limit_headers(measure: str, limit: int, seconds_left: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    name = measure.encode()
+    minutes, seconds = divmod(seconds_left, 60)
     reset = b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
-    return (
-        (b"x-ratelimit-limit-" + name, b"%d" % (claim.limit or 0)),
-        (b"x-ratelimit-remaining-" + name, b"%d" % max(0, left)),
-        (b"x-ratelimit-reset-" + name, reset),
-    )
+    return (b"x-ratelimit-limit-" + name, b"%d" % limit), (b"x-ratelimit-reset-" + name, reset)
 
 
 def _whose(claim: Claim) -> str:

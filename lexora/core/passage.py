@@ -11,6 +11,7 @@ import msgspec
 
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import (
+    BudgetExceeded,
     Busy,
     CannotContinue,
     CredentialMissing,
@@ -24,7 +25,7 @@ from lexora.core.errors import (
 )
 from lexora.core.keys import Caller
 from lexora.core.lanes import Lane, Lanes
-from lexora.core.limits import Estimates, Limiter, cost_bound, nanodollars
+from lexora.core.limits import Estimates, Limiter, Reservation, cost_bound, nanodollars
 from lexora.core.ports import ChunkStream
 from lexora.core.queue import Place
 from lexora.core.record import Record
@@ -35,13 +36,15 @@ if TYPE_CHECKING:
     from lexora.core.model_map import Deployment
     from lexora.core.routing import Routes
 
-# What says least about why there is no answer: an error before it says more.
 _MOST_REST_SECONDS = 60.0
-_BYSTANDERS = (Busy, CannotContinue, CredentialMissing, LimitsUnavailable)
+# What says least about why there is no answer: an error before it says more.
+_BYSTANDERS = (Busy, BudgetExceeded, CannotContinue, CredentialMissing, InvalidRequest, LimitsUnavailable)
 
 _UNPAID = (UpstreamRefused, UpstreamUnreachable, InvalidRequest)
 
 _Answer = TypeVar("_Answer")
+
+_UNBOUND: dict[str, tuple[int, int]] = {}
 
 
 class Traffic(NamedTuple):
@@ -76,7 +79,7 @@ class Passage:
         """Raises Forbidden, RateLimited, and what `Routes.order` raises."""
         known = request.known
         name = record.model = known.model or routes.default_model or ""
-        if not caller.may_use(name):
+        if caller.models is not None and not caller.may_use(name):
             raise Forbidden(f"This key does not allow the model '{name}'.", param="model")
         deployments = routes.order(known.model, lambda: _share(record.user_id, name))
         if len(deployments) > 1:  # those whose server is known to be down come last
@@ -100,25 +103,33 @@ class Passage:
         self._place: Place | None = None
         self._error: LexoraError | None = None
         self._failed_attempts: list[dict[str, Any]] = []
-        label = self.deployment.label
-        self._prompt_tokens = traffic.estimates.prompt(label, request)
-        self._completion_tokens = traffic.estimates.completion(label, request)
-        self._reservation = traffic.limiter.admit(caller, record.user_id, self._prompt_tokens, self._completion_tokens)
-        record.response_headers = tuple(self._reservation.headers)
+        self._spent = 0  # nanodollars, for what the client has of streams that broke
+        self._bounds = _UNBOUND  # the most tokens of the prompt and of the answer
+        self._reservation: Reservation | None = None
+        if traffic.limiter.concerns(caller, record.user_id):
+            self._bounds = {each.label: traffic.estimates.bounds(each.label, request) for each in deployments}
+            # Whichever of them will answer, it is reserved for.
+            most = max(self._bounds.values(), key=sum)
+            self._reservation = traffic.limiter.admit(caller, record.user_id, *most)
+            record.response_headers = self._reservation.headers
 
-    async def call(self, call: Callable[[Deployment, ChatRequest], Awaitable[_Answer]]) -> _Answer:
+    async def call(self, call: Callable[[Deployment, ChatRequest, Record], Awaitable[_Answer]]) -> _Answer:
         """The first answer that `call` gets from a deployment. Raises what went wrong where nobody is left to ask."""
         while True:
             try:
-                await self._enter()
-                return await call(self.deployment, self._for(self.deployment))
+                if not self._enter():
+                    await self._wait()
+                self._sending()
+                return await call(self.deployment, self._outgoing(), self._record)
             except BaseException as error:  # noqa: BLE001 - the client left, its time is up: all of it must be settled
                 await self.failed(error)
 
-    async def _enter(self) -> None:
-        """Takes what a call needs: a circuit that lets it through, money, a place. Raises LexoraError."""
+    def _enter(self) -> bool:
+        """Takes what a call needs: a circuit that lets it through, money, a place. False if the place must be waited
+        for. Raises LexoraError.
+        """
         deployment, record, traffic = self.deployment, self._record, self._traffic
-        record.deployment = deployment.label
+        label = record.deployment = deployment.label
         record.provider = deployment.provider
         record.origin = deployment.origin
         record.upstream_model = deployment.model
@@ -126,29 +137,40 @@ class Passage:
         lane = traffic.lanes.of(deployment)
         lane.circuit.enter()
         self._lane = lane
+        free = deployment.is_free
         bound = 0
-        if not deployment.is_free:
+        tokens = self._bounds.get(label, (0, 0))
+        if self._reservation is not None and not free:
             price = deployment.price
-            bound = cost_bound(price, self._prompt_tokens, self._completion_tokens) if price else 0
+            bound = cost_bound(price, *tokens) if price else 0
             self._reservation.pay(bound if price else None)
-        self._admit(bound)
-        if lane.queue is not None:
-            self._place = lane.queue.try_enter()
-            if self._place is None:
-                place = self._place = await lane.queue.enter(
-                    self._loop, record.user_id or "", record.priority or "normal"
-                )
-                record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
-                record.queue_position = place.position
-        self._sent += 1
-        record.attempts += 1
-        record.cost_usd = 0.0 if deployment.is_free else None  # until the answer's tokens are known
-        self._called_at = traffic.now()
+        self._admit(tokens, bound)
+        record.cost_usd = 0.0 if free else None  # until the answer's tokens are known
+        if lane.queue is None:
+            return True
+        self._place = lane.queue.try_enter()
+        return self._place is not None
 
-    def _admit(self, bound: int) -> None:
+    async def _wait(self) -> None:
+        """Waits for a place. Raises Busy."""
+        record = self._record
+        assert self._lane is not None
+        assert self._lane.queue is not None
+        place = self._place = await self._lane.queue.enter(
+            self._loop, record.user_id or "", record.priority or "normal"
+        )
+        record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
+        record.queue_position = place.position
+
+    def _sending(self) -> None:
+        self._sent += 1
+        self._record.attempts += 1
+        self._called_at = self._traffic.now()
+
+    def _admit(self, tokens: tuple[int, int], bound: int) -> None:
         """Writes the request down: should the process be killed, it has used what is reserved for it."""
         record = self._record
-        record.tokens_in, record.tokens_out = self._prompt_tokens, self._completion_tokens
+        record.tokens_in, record.tokens_out = tokens
         record.cost_usd = bound / 1e9
         try:
             self._traffic.admit(record)
@@ -167,9 +189,14 @@ class Passage:
         """
         usage, tokens_seen = (stream.usage, stream.tokens_seen) if stream is not None else (None, 0)
         if not isinstance(error, LexoraError):
+            if not self.request.stream and not self.deployment.is_free:
+                # How far it got nobody can say, and its provider may bill all that is reserved for it.
+                tokens_seen = self._bounds.get(self.deployment.label, (0, 0))[1]
             self.settle(usage, tokens_seen, failed=True)
             raise error
-        decision = GIVE_UP if final else self._decide(error)
+        decision = self._decide(error)
+        if final:
+            decision = decision._replace(action="give_up")
         lane, self._lane = self._lane, None
         if lane is not None:
             _tell(lane, error, decision)
@@ -177,7 +204,9 @@ class Passage:
         if self._error is None or not bystander:
             self._error = error
         if decision.action == "give_up":
-            if self.tokens_before + tokens_seen or (self._called_at is not None and not isinstance(error, _UNPAID)):
+            if isinstance(error, _UNPAID):
+                self._leave()
+            if self.tokens_before + tokens_seen or self._called_at is not None:
                 self.settle(usage, tokens_seen, failed=True)
             else:
                 self._release()
@@ -185,12 +214,21 @@ class Passage:
         self._note_failed(error, tokens_seen)
         self.tokens_before += tokens_seen
         self._leave()
-        self._reservation.refund()
+        spent = 0
+        if tokens_seen:  # its provider bills for what the client has
+            cost = self.deployment.cost(usage or Usage(self._estimated_prompt(), tokens_seen))
+            spent = nanodollars(cost or 0.0)
+            self._spent += spent
+        if self._reservation is not None:
+            self._reservation.refund(spent)
         if decision.action == "again":
             try:
                 await self._traffic.sleep(decision.delay)
             except BaseException:
-                self._release()
+                if self.tokens_before:
+                    self.settle(None, 0, failed=True)
+                else:
+                    self._release()
                 raise
             self._untried = list(self._deployments)
         larger = self._larger() if decision.action == "larger" else None
@@ -200,9 +238,12 @@ class Passage:
     def _release(self) -> None:
         self.settled = True
         self._leave()
-        self._reservation.release()
+        if self._reservation is not None:
+            self._reservation.release(1 if self._sent else 0)  # one that an upstream refused is a request as well
 
     def _decide(self, error: LexoraError) -> Decision:
+        if self._error is not None and isinstance(error, InvalidRequest):  # the next one cannot do what is asked
+            return Decision("next") if self._untried else GIVE_UP
         return decide(
             error,
             self._traffic.retry,
@@ -213,11 +254,14 @@ class Passage:
             continuing=self.continuing,
         )
 
-    def _for(self, deployment: Deployment) -> ChatRequest:
+    def _outgoing(self) -> ChatRequest:
         """The request as the deployment gets it: a server that orders what it is sent is told the priority."""
-        if not deployment.priority_scheduling or self._lane is None or self._lane.queue is None:
+        if not self.deployment.priority_scheduling or self._lane is None or self._lane.queue is None:
             return self.request
-        return self.request.adding("priority", getattr(self._lane.queue.rules, self._record.priority or "normal"))
+        return self.request.setting("priority", getattr(self._lane.queue.rules, self._record.priority or "normal"))
+
+    def _estimated_prompt(self) -> int:
+        return sum(map(estimate_tokens, self.request.texts()))
 
     def _larger(self) -> Deployment | None:
         window = self.deployment.context_window or 0
@@ -242,9 +286,13 @@ class Passage:
             self._called_at = None
 
     def settle(self, usage: Usage | None, tokens_seen: int, *, failed: bool = False) -> None:
-        """Notes what was used and what it cost; where the upstream did not count, what the gateway saw of it."""
+        """Notes what was used and what it cost; where the upstream did not count, what the gateway saw of it.
+
+        Of an answer that was cut off (`failed`) it has not counted all, if any.
+        """
         self.settled = True
         record, deployment = self._record, self.deployment
+        billed = self._called_at is not None
         lane, self._lane = self._lane, None
         if lane is not None:
             if failed:
@@ -254,15 +302,20 @@ class Passage:
         self._leave()
         if usage is None:
             record.usage_estimated = True
-            usage = Usage(sum(map(estimate_tokens, self.request.texts())), tokens_seen)
-        else:
+            usage = Usage(self._estimated_prompt(), tokens_seen)
+        elif failed and usage.completion_tokens < tokens_seen:
+            record.usage_estimated = True
+            usage = msgspec.structs.replace(usage, completion_tokens=tokens_seen)
+        elif self._reservation is not None and not failed:
             self._traffic.estimates.learn(deployment.label, self.request, usage)
         record.tokens_in = usage.prompt_tokens
         record.tokens_out = self.tokens_before + usage.completion_tokens
         record.tokens_cached = usage.cached_tokens
         record.tokens_reasoning = usage.reasoning_tokens
-        record.cost_usd = deployment.cost(usage)
-        self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(record.cost_usd or 0.0))
+        cost = deployment.cost(usage) if billed else 0.0
+        record.cost_usd = cost if cost is None or not self._spent else cost + self._spent / 1e9
+        if self._reservation is not None:
+            self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost or 0.0))
 
 
 def _tell(lane: Lane, error: LexoraError, decision: Decision) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import msgspec
+
 from lexora.core.chat import ChatRequest
 from lexora.core.keys import Key
 from lexora.core.record import Record
@@ -141,7 +143,7 @@ class KeyStore(Protocol):
         ...
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """So much of one thing for one subject in one window; `limit` None only counts.
 
     `subject` is `user:…`, `key:…` or `all`, `window` such as `minute:29404800` or `day:2026-11-24`, `measure` what is

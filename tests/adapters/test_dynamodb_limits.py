@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from lexora.adapters.dynamodb_limits import DynamoLimits
 from lexora.core.limits import NotSettled
@@ -15,7 +16,7 @@ CLAIM = Claim("user:a", "minute:1", "tokens", 10, 100, 60.0)
 
 def test_a_counter_is_an_item_that_expires_a_day_after_its_window(emulator: Emulator) -> None:
     table = emulator.table(pk="S", sk="S")
-    DynamoLimits(emulator.client("dynamodb"), table).reserve([CLAIM, CLAIM._replace(measure="requests", amount=1)])
+    DynamoLimits(emulator.client("dynamodb"), table).reserve([CLAIM, replace(CLAIM, measure="requests", amount=1)])
     assert emulator.items(table) == [
         {
             "pk": {"S": "limit#user:a"},
@@ -42,5 +43,5 @@ def test_what_was_added_is_given_back_when_the_table_fails_midway(emulator: Emul
     table = emulator.table(pk="S", sk="S")
     store = DynamoLimits(emulator.client("dynamodb"), table)
     with pytest.raises(OSError, match=table):
-        store.reserve([CLAIM, CLAIM._replace(subject="user:" + "x" * 3000)])  # longer than a key may be
+        store.reserve([CLAIM, replace(CLAIM, subject="user:" + "x" * 3000)])  # longer than a key may be
     assert [item["tokens"] for item in emulator.items(table)] == [{"N": "0"}]

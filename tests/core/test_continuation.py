@@ -48,10 +48,6 @@ def test_the_answers_beginning_becomes_the_last_message() -> None:
     assert sent(original)["max_tokens"] == 100
 
 
-def test_what_cannot_be_a_limit_stays_what_it_is() -> None:
-    assert sent(continued(request(max_tokens="many"), SoFar("x", 1), {}))["max_tokens"] == "many"
-
-
 def test_chunks_look_like_those_of_the_first_deployment() -> None:
     out = rewritten(
         SoFar("Paris", 1), chunk({"role": "assistant", "content": ""}), chunk({"content": " is"}), chunk({}, "stop")

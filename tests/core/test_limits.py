@@ -69,7 +69,7 @@ def test_without_limits_nothing_is_counted_and_the_store_is_not_asked() -> None:
     desk = Desk()
     desk.store.failing = True
     reservation = desk.admit()
-    assert reservation.headers == []
+    assert reservation.headers == ()
     reservation.pay(None)
     reservation.settle(10, 10)
     assert (reservation.uncounted, desk.complaints) == (False, [])
@@ -168,7 +168,7 @@ def test_money_is_reserved_refunded_and_settled_for_all_whom_a_budget_binds() ->
     reservation.pay(400_000_000)
     subjects = ("user:a", "key:k1", "all")
     assert [desk.used(subject, "nanodollars") for subject in subjects] == [400_000_000] * 3
-    reservation.refund()
+    reservation.refund(0)
     assert [desk.used(subject, "nanodollars") for subject in subjects] == [0] * 3
     reservation.pay(500_000_000)
     other = desk.admit(caller=key)

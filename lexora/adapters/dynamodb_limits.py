@@ -10,8 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
-from lexora.core.limits import NotSettled
-from lexora.core.ports import Claim
+from lexora.core.ports import Claim, NotSettled
 
 _DAY_SECONDS = 86_400
 # After these, nothing has reached the table; after another error of the connection it may have.

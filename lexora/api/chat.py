@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
@@ -202,8 +203,9 @@ def _note_caller(record: Record, caller: Caller, request: ChatRequest) -> None:
     known = request.known
     record.user_id = (known.x_user_id if caller.on_behalf else None) or caller.user_id
     record.key_id = caller.key_id
-    asked = known.x_priority or caller.priority
-    record.priority = max(asked, caller.highest, key=PRIORITIES.index)  # the lower of the two stands later
+    record.priority = caller.priority
+    if known.x_priority is not None:
+        record.priority = max(known.x_priority, caller.highest, key=PRIORITIES.index)  # the lower one stands later
 
 
 def _facts(record: Record) -> list[tuple[bytes, bytes]]:
@@ -231,6 +233,7 @@ def _dollars(cost: float) -> bytes:
     return b"%.9f" % cost if cost else b"0"
 
 
+@lru_cache(maxsize=1024)
 def _header_text(text: str) -> bytes:
     return text.encode() if text.isascii() and text.isprintable() else quote(text, safe="/:").encode()
 

@@ -49,7 +49,7 @@ class Auth:
         self._keys = keys
         self._now = now
         # By the credential's hash: when the store was asked last, when it answered last, and what.
-        self._cache: dict[bytes, tuple[float, float, Key]] = {}
+        self._cache: dict[bytes, tuple[float, float, Key, Caller]] = {}
 
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
@@ -84,11 +84,11 @@ class Auth:
             raise Unauthorized(
                 "This API key was revoked. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
             )
-        return Caller(key.user_id, key.id, key.models, key.priority, key.priority, key.limits, key.admin, key.on_behalf)
+        return cached[3]
 
     def _look_up(
-        self, token: str, digest: bytes, now: float, cached: tuple[float, float, Key] | None
-    ) -> tuple[float, float, Key]:
+        self, token: str, digest: bytes, now: float, cached: tuple[float, float, Key, Caller] | None
+    ) -> tuple[float, float, Key, Caller]:
         key_id = token.removeprefix(PREFIX).partition("-")[0]
         try:
             key = self._keys.get(key_id) if 0 < len(key_id) <= _MOST_ID else None
@@ -96,7 +96,7 @@ class Auth:
             if cached is None or not 0 <= now - cached[1] < STALE_SECONDS:
                 raise AuthUnavailable("Keys cannot be checked at the moment. Try again soon.") from None
             # Asked again in a while only, as a store that fails may take its time.
-            found = self._cache[digest] = (now, cached[1], cached[2])
+            found = self._cache[digest] = (now, *cached[1:])
             return found
         known = key.secret_hash if key is not None else "0" * 64
         if not hmac.compare_digest(known, digest.hex()) or key is None:
@@ -104,7 +104,10 @@ class Auth:
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         if len(self._cache) >= _MOST_CACHED:
             self._cache.clear()
-        found = self._cache[digest] = (now, now, key)
+        caller = Caller(
+            key.user_id, key.id, key.models, key.priority, key.priority, key.limits, key.admin, key.on_behalf
+        )
+        found = self._cache[digest] = (now, now, key, caller)
         return found
 
     async def _by_token(self, tokens: TokenVerifier, token: str) -> Caller:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.estimates import Estimates, cost_bound, nanodollars
 from lexora.core.keys import NO_LIMITS, Caller, Limits
-from lexora.core.ports import Claim, LimitStore
+from lexora.core.ports import Claim, LimitStore, NotSettled
 
 __all__ = ["Estimates", "Limiter", "Reservation", "Rules", "cost_bound", "nanodollars"]
 
@@ -49,14 +49,6 @@ class Window(NamedTuple):
     name: str
     begins_at: float
     ends_at: float
-
-
-class NotSettled(OSError):
-    """`left` are the claims that a store could not settle, with their amounts, and that may be tried again."""
-
-    def __init__(self, message: str, left: Sequence[tuple[Claim, int]]) -> None:
-        super().__init__(message)
-        self.left = left
 
 
 def minute_window(now: float) -> Window:

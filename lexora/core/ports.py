@@ -158,6 +158,14 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     ends_at: float
 
 
+class NotSettled(OSError):
+    """`left` are the claims that a store could not settle, with their amounts, and that may be tried again."""
+
+    def __init__(self, message: str, left: Sequence[tuple[Claim, int]]) -> None:
+        super().__init__(message)
+        self.left = left
+
+
 class LimitStore(Protocol):
     """Counts what is used; no two reservations together pass a limit. Its methods may block as a look-up does."""
 
@@ -170,7 +178,9 @@ class LimitStore(Protocol):
         ...
 
     def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
-        """Counts `amounts` in the place of what the claims reserved, whatever the limits. Raises OSError."""
+        """Counts `amounts` in the place of what the claims reserved, whatever the limits. Raises OSError, NotSettled if
+        some of them are counted.
+        """
         ...
 
 

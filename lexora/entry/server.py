@@ -77,17 +77,15 @@ class _Direct:
         if cycle.response_started:
             raise RuntimeError("The response is half out already.")
         cycle.response_started = cycle.response_complete = True
-        head = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            head += (name, b": ", value, b"\r\n")
+        lines = [*map(b": ".join, cycle.default_headers), *map(b": ".join, headers)]
         if status >= 400 and _CLOSE in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"content-length: %d\r\n\r\n" % len(body))
-        if cycle.scope["method"] != "HEAD":
-            head.append(body)
-        cycle.transport.write(b"".join(head))
+            lines.append(b"connection: close")
+        content = b"" if cycle.scope["method"] == "HEAD" else body
+        cycle.transport.write(
+            b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), len(body), content)
+        )
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()

@@ -35,16 +35,14 @@ class _Usage(msgspec.Struct):
         return Usage(
             _count(self.prompt_tokens),
             _count(self.completion_tokens),
-            _count(cached.cached_tokens if cached else 0),
-            _count(reasoning.reasoning_tokens if reasoning else 0),
+            _count(cached.cached_tokens) if cached else 0,
+            _count(reasoning.reasoning_tokens) if reasoning else 0,
         )
 
 
 def _count(tokens: int | None) -> int:
     """What an upstream has counted, within reason: the books must hold it."""
-    if not tokens or tokens < 0:
-        return 0
-    return min(_MOST_TOKENS, tokens)
+    return min(_MOST_TOKENS, max(0, tokens)) if tokens else 0
 
 
 class _Completion(msgspec.Struct):

@@ -13,7 +13,7 @@ Block = dict[str, Any]
 
 
 def unsupported(param: str, message: str) -> InvalidRequest:
-    """The refusal of a value that Anthropic has no counterpart for."""
+    """The refusal of a value that the other side's API has no counterpart for."""
     return InvalidRequest(message, param=param, code="unsupported_value")
 
 

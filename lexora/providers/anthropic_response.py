@@ -96,6 +96,7 @@ class _Message(msgspec.Struct):
     model: str = ""
     content: list[Raw] | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: _Usage | None = None
     error: Any = None
 
@@ -132,6 +133,7 @@ class _BlockStop(msgspec.Struct, tag_field="type", tag="content_block_stop"):
 
 class _Stop(msgspec.Struct):
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _MessageDelta(msgspec.Struct, tag_field="type", tag="message_delta"):
@@ -180,17 +182,23 @@ def completion(body: bytes, created: int) -> Completion:
         message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = calls
-    finish_reason = _FINISH_REASON.get(answer.stop_reason or "", "stop")
+    choice = {"index": 0, "message": message, "logprobs": None, **_finished(answer.stop_reason, answer.stop_sequence)}
     out: dict[str, Any] = {
         "id": answer.id,
         "object": "chat.completion",
         "created": created,
         "model": answer.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
+        "choices": [choice],
     }
     if answer.usage is not None:
         out["usage"] = answer.usage.wire()
     return Completion(_encode(out), answer.model, answer.usage.usage() if answer.usage else None)
+
+
+def _finished(stop_reason: str | None, stop_sequence: str | None) -> dict[str, str]:
+    """Why a choice ended. Which sequence ended it has a place in vLLM's choices alone, which is taken over."""
+    finished = {"finish_reason": _FINISH_REASON.get(stop_reason or "", "stop")}
+    return {**finished, "stop_reason": stop_sequence} if stop_sequence else finished
 
 
 def _block(raw: Raw) -> _Block | None:
@@ -248,9 +256,9 @@ class AnthropicChunkReader:
                 return self._chunk({"role": "assistant", "content": None})
             case _MessageDelta(delta=stop, usage=usage):
                 self._count(usage)
-                return self._finish(stop.stop_reason) if stop.stop_reason else b""
+                return self._finish(stop) if stop.stop_reason else b""
             case _MessageStop():
-                return self._finish("end_turn")
+                return self._finish(_Stop("end_turn"))
             case _Error(error=error):
                 raise refused_as(0, {"error": error})
 
@@ -299,12 +307,12 @@ class AnthropicChunkReader:
             self.transcript.spoil()
         return self._chunk({name: text})
 
-    def _finish(self, stop_reason: str) -> bytes:
+    def _finish(self, stop: _Stop) -> bytes:
         """The last chunks, once. Usage goes out with the stop reason: not every server says `message_stop` after it."""
         if self.ended:
             return b""
         self.ended = True
-        finish = self._chunk({}, _FINISH_REASON.get(stop_reason, "stop"))
+        finish = self._chunk({}, **_finished(stop.stop_reason, stop.stop_sequence))
         if not self._show_usage or self._counted is None:
             return finish
         return finish + event(_encode({**self._facts, "choices": [], "usage": self._counted.wire()}))
@@ -314,8 +322,8 @@ class AnthropicChunkReader:
             self._counted = self._counted.updated(usage) if self._counted else usage
             self.usage = self._counted.usage()
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(self, delta: dict[str, Any], **finished: str) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **finished}
         chunk = {**self._facts, "choices": [choice]}
         if self._show_usage:
             chunk["usage"] = None

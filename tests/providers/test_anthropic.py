@@ -470,7 +470,7 @@ def completed(body: bytes) -> dict[str, Any]:
     """The completion that `body` becomes, once OpenAI's types have found nothing wrong or unknown in it."""
     out = DIALECT.completion(body)
     checked = ChatCompletion.model_validate_json(out.body, strict=True)
-    assert unknown_names(checked) <= {"reasoning_content"}
+    assert unknown_names(checked) <= {"reasoning_content", "stop_reason"}
     assert out.model == checked.model
     result: dict[str, Any] = json.loads(out.body)
     return result
@@ -633,7 +633,7 @@ def chunks(framed: bytes) -> list[dict[str, Any]]:
     for block in framed.decode().split("\n\n")[:-1]:
         data = block.removeprefix("data: ")
         assert data != block
-        assert unknown_names(ChatCompletionChunk.model_validate_json(data, strict=True)) <= {"reasoning_content"}
+        assert unknown_names(ChatCompletionChunk.model_validate_json(data, strict=True)) <= {"reasoning_content", "stop_reason"}
         found.append(json.loads(data))
     assert not framed or framed.endswith(b"\n\n")
     return found

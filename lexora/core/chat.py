@@ -69,10 +69,14 @@ class ChatFields(msgspec.Struct, gc=False):
 
 
 class ChatRequest(msgspec.Struct, gc=False):
-    """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it)."""
+    """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
+
+    `anthropic` are the fields that came, where they are Anthropic's: what an upstream of that API gets.
+    """
 
     known: ChatFields
     fields: dict[str, Raw]
+    anthropic: dict[str, Raw] | None = None
 
     @property
     def stream(self) -> bool:
@@ -132,7 +136,7 @@ class ChatRequest(msgspec.Struct, gc=False):
         """The same with another field, unless the client has set it."""
         if name in self.fields:
             return self
-        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))})
+        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))}, self.anthropic)
 
     def texts(self) -> Iterator[str]:
         return (message.text() for message in self.known.messages)

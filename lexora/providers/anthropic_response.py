@@ -73,7 +73,14 @@ class _Text(msgspec.Struct, tag_field="type", tag="text"):
 
 
 class _Thinking(msgspec.Struct, tag_field="type", tag="thinking"):
+    """`signature` proves to Anthropic that it is its own. It goes on in LiteLLM's `thinking_blocks`."""
+
     thinking: str = ""
+    signature: str = ""
+
+
+class _RedactedThinking(msgspec.Struct, tag_field="type", tag="redacted_thinking"):
+    data: str
 
 
 class _ToolUse(msgspec.Struct, tag_field="type", tag="tool_use"):
@@ -88,7 +95,7 @@ class _ToolUse(msgspec.Struct, tag_field="type", tag="tool_use"):
         return bytes(self.input).decode()
 
 
-_Block = _Text | _Thinking | _ToolUse
+_Block = _Text | _Thinking | _RedactedThinking | _ToolUse
 
 
 class _Message(msgspec.Struct):
@@ -109,8 +116,15 @@ class _ThinkingDelta(msgspec.Struct, tag_field="type", tag="thinking_delta"):
     thinking: str
 
 
+class _SignatureDelta(msgspec.Struct, tag_field="type", tag="signature_delta"):
+    signature: str
+
+
 class _InputDelta(msgspec.Struct, tag_field="type", tag="input_json_delta"):
     partial_json: str
+
+
+_Delta = _TextDelta | _ThinkingDelta | _SignatureDelta | _InputDelta
 
 
 class _MessageStart(msgspec.Struct, tag_field="type", tag="message_start"):
@@ -124,7 +138,7 @@ class _BlockStart(msgspec.Struct, tag_field="type", tag="content_block_start"):
 
 class _BlockDelta(msgspec.Struct, tag_field="type", tag="content_block_delta"):
     index: int
-    delta: _TextDelta | _ThinkingDelta | _InputDelta
+    delta: _Delta
 
 
 class _BlockStop(msgspec.Struct, tag_field="type", tag="content_block_stop"):
@@ -180,6 +194,9 @@ def completion(body: bytes, created: int) -> Completion:
     message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if reasoning:
         message["reasoning_content"] = reasoning
+    thought = [block for block in blocks if isinstance(block, _Thinking | _RedactedThinking)]
+    if any(isinstance(block, _RedactedThinking) or block.signature for block in thought):
+        message["thinking_blocks"] = thought
     if calls:
         message["tool_calls"] = calls
     choice = {"index": 0, "message": message, "logprobs": None, **_finished(answer.stop_reason, answer.stop_sequence)}
@@ -231,6 +248,8 @@ class AnthropicChunkReader:
         self._open_calls: dict[int, _OpenCall] = {}
         self._calls = 0
         self._show_usage = request.include_usage
+        # OpenAI's own SDK stumbles over lists that it does not know.
+        self._show_signatures = request.anthropic is not None
         self._facts: dict[str, Any] = {"id": "", "object": "chat.completion.chunk", "created": created, "model": ""}
 
     def read(self, data: bytes) -> bytes:
@@ -262,12 +281,14 @@ class AnthropicChunkReader:
             case _Error(error=error):
                 raise refused_as(0, {"error": error})
 
-    def _delta(self, index: int, delta: _TextDelta | _ThinkingDelta | _InputDelta) -> bytes:
+    def _delta(self, index: int, delta: _Delta) -> bytes:
         match delta:
             case _TextDelta(text=text):
                 return self._part("content", text)
             case _ThinkingDelta(thinking=thinking):
                 return self._part("reasoning_content", thinking)
+            case _SignatureDelta(signature=signature):
+                return self._thought(_Thinking("", signature)) if signature else b""
             case _InputDelta(partial_json=arguments):
                 call = self._open_calls.get(index)
                 if call is None or not arguments:
@@ -281,6 +302,8 @@ class AnthropicChunkReader:
                 return self._part("content", text)
             case _Thinking(thinking=thinking):
                 return self._part("reasoning_content", thinking)
+            case _RedactedThinking():
+                return self._thought(block)
             case _ToolUse():
                 self.transcript.spoil()
                 call = self._open_calls[index] = _OpenCall(self._calls, block.arguments())
@@ -296,6 +319,10 @@ class AnthropicChunkReader:
     def _arguments(self, call: _OpenCall, arguments: str) -> bytes:
         self.tokens_seen += 1
         return self._chunk({"tool_calls": [{"index": call.index, "function": {"arguments": arguments}}]})
+
+    def _thought(self, block: _Thinking | _RedactedThinking) -> bytes:
+        self.transcript.spoil()
+        return self._chunk({"thinking_blocks": [block]}) if self._show_signatures else b""
 
     def _part(self, name: str, text: str) -> bytes:
         if not text:

@@ -134,6 +134,7 @@ class _ToolUse(msgspec.Struct, tag_field="type", tag="tool_use"):
 
 class _Thinking(msgspec.Struct, tag_field="type", tag="thinking"):
     thinking: str
+    signature: str = ""
 
 
 class _RedactedThinking(msgspec.Struct, tag_field="type", tag="redacted_thinking"):
@@ -174,6 +175,12 @@ def conversation(messages: Sequence[Message]) -> list[OpenAIMessage]:
             where, "Not every model goes on with an answer that is begun for it. End with a user message."
         )
     return said
+
+
+def is_anthropics(messages: Sequence[Message]) -> bool:
+    """Whether Anthropic takes the thinking in the history for its own: it checks the signatures."""
+    blocks = (block for message in messages if isinstance(message.content, list) for block in message.content)
+    return all(block.signature for block in blocks if isinstance(block, _Thinking))
 
 
 def system_message(content: str | Sequence[Text]) -> OpenAIMessage:

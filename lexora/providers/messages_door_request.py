@@ -14,7 +14,7 @@ from msgspec import Raw
 from lexora.core.chat import ChatRequest, invalid_field, parse_chat_request
 from lexora.core.errors import InvalidRequest
 from lexora.providers.anthropic_messages import unsupported
-from lexora.providers.messages_door_content import Message, Text, conversation, system_message
+from lexora.providers.messages_door_content import Message, Text, conversation, is_anthropics, system_message
 
 
 class _Metadata(msgspec.Struct):
@@ -182,7 +182,7 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
         x_user_id=sent.known.x_user_id,
         x_timeout=sent.known.x_timeout,
     )
-    return ChatRequest(known, request.fields)
+    return ChatRequest(known, request.fields, sent.fields if is_anthropics(asked.messages) else None)
 
 
 def _invalid(problem: str) -> InvalidRequest:

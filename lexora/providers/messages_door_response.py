@@ -57,8 +57,22 @@ class _ToolCall(msgspec.Struct):
 Content = str | list[ContentPart] | None  # parts are Mistral's
 
 
+class ThinkingBlock(msgspec.Struct):
+    """Thinking that Anthropic has signed, or encrypted: a redacted block has `data` alone."""
+
+    thinking: str = ""
+    signature: str = ""
+    data: str | None = None
+
+    def wire(self) -> dict[str, Any]:
+        if self.data is not None:
+            return {"type": "redacted_thinking", "data": self.data}
+        return {"type": "thinking", "thinking": self.thinking, "signature": self.signature}
+
+
 class _Message(msgspec.Struct):
     content: Content = None
+    thinking_blocks: list[ThinkingBlock] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -94,8 +108,10 @@ def message(request: ChatRequest, body: bytes, record_id: str) -> bytes:
     text = text_of(said.content) or said.refusal
     calls = said.tool_calls or []
     content: list[dict[str, Any]] = []
-    if thinking:
-        content.append(thinking_block(thinking))
+    if said.thinking_blocks:
+        content += [block.wire() for block in said.thinking_blocks]
+    elif thinking:
+        content.append(ThinkingBlock(thinking).wire())
     if text:
         content.append(text_block(text))
     for call in calls:
@@ -122,11 +138,6 @@ def message_head(record_id: str, model: str) -> dict[str, Any]:
 
 def text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text, "citations": None}
-
-
-def thinking_block(thinking: str) -> dict[str, Any]:
-    # A signature is Anthropic's proof that it thought so itself.
-    return {"type": "thinking", "thinking": thinking, "signature": ""}
 
 
 def tool_block(call_id: str, name: str, arguments: dict[str, Raw]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lexora.providers.dialect import NOT_JSON
 from lexora.providers.messages_door_errors import error_body
 from lexora.providers.messages_door_response import (
     Content,
+    ThinkingBlock,
     Usage,
     arguments_of,
     estimated,
@@ -21,7 +22,6 @@ from lexora.providers.messages_door_response import (
     stopped,
     text_block,
     text_of,
-    thinking_block,
     tool_block,
     tool_id,
 )
@@ -41,6 +41,7 @@ class _ToolCall(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     content: Content = None
+    thinking_blocks: list[ThinkingBlock] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -79,13 +80,15 @@ _PING = named_event(b"ping", b'{"type":"ping"}')
 class _Block:
     """A block that is going out, or that waits until those before it are whole."""
 
-    __slots__ = ("call_id", "kind", "name", "opened", "said", "waiting")
+    __slots__ = ("call_id", "kind", "name", "opened", "redacted", "said", "signature", "waiting")
 
     def __init__(self, kind: str, call_id: str = "", name: str = "") -> None:
         self.kind = kind
         self.call_id = call_id
         self.name = name
         self.opened = False
+        self.redacted: str | None = None
+        self.signature = ""
         self.waiting: list[str] = []
         self.said: list[str] = []  # of a tool call
 
@@ -93,7 +96,7 @@ class _Block:
         """The block as it is before its first delta."""
         match self.kind:
             case "thinking":
-                return thinking_block("")
+                return ThinkingBlock(data=self.redacted).wire()
             case "text":
                 return text_block("")
         return tool_block(self.call_id, self.name, {})
@@ -167,6 +170,8 @@ class MessageStream:
             return
         if thinking := delta.reasoning_content or delta.reasoning:
             self._add(self._last("thinking"), thinking, out)
+        for thought in delta.thinking_blocks or ():
+            self._add_thought(thought, out)
         if text := text_of(delta.content):
             self._add(self._last("text"), text, out)
         if delta.refusal:
@@ -191,11 +196,22 @@ class MessageStream:
         }
         out.append(_event({"type": "message_start", "message": message}))
 
+    def _add_thought(self, thought: ThinkingBlock, out: list[bytes]) -> None:
+        """A signature ends the thinking that has come, if any has; encrypted thinking is a block of its own."""
+        block = self._last("thinking") if thought.data is None else _Block("thinking")
+        if thought.data is not None:
+            block.redacted = thought.data
+            self._blocks.append(block)
+        block.signature = thought.signature
+        self._add(block, thought.thinking, out)
+
     def _last(self, kind: str) -> _Block:
         """The last block, if it is one of that kind, else a new one."""
-        if not self._blocks or self._blocks[-1].kind != kind:
-            self._blocks.append(_Block(kind))
-        return self._blocks[-1]
+        last = self._blocks[-1] if self._blocks else None
+        if last is None or last.kind != kind or last.signature or last.redacted is not None:
+            last = _Block(kind)
+            self._blocks.append(last)
+        return last
 
     def _of(self, call: _ToolCall, name: str) -> _Block:
         """The block of a tool call. Some servers send whole calls, without an index or with the same for all."""
@@ -239,7 +255,11 @@ class MessageStream:
 
     def _close(self, out: list[bytes]) -> None:
         self._send(out)
-        self._open(self._blocks.pop(0), out)
+        block = self._blocks.pop(0)
+        self._open(block, out)
+        if block.signature:
+            delta = {"type": "signature_delta", "signature": block.signature}
+            out.append(_event({"type": "content_block_delta", "index": self._index, "delta": delta}))
         out.append(_event({"type": "content_block_stop", "index": self._index}))
 
 

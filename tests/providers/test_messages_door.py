@@ -181,10 +181,7 @@ def test_what_anthropics_servers_say_comes_back_as_they_said_it(name: str) -> No
     said = json.loads(body)
     message = answered(AnthropicDialect().completion(body).body)
     shown = [{k: v for k, v in block.items() if v is not None} for block in message["content"]]
-    for block in said["content"]:
-        if block["type"] == "thinking":
-            block["signature"] = ""
-    assert shown == [block for block in said["content"] if block["type"] != "redacted_thinking"]
+    assert shown == said["content"]
     assert message["stop_reason"] == said["stop_reason"]
     counted = {k: v for k, v in said["usage"].items() if k in message["usage"]}
     assert counted.items() <= message["usage"].items()
@@ -402,6 +399,26 @@ def test_two_calls(frames: list[bytes]) -> None:
     assert streamed(*frames, FINISH).content == [tool_use("a", "f", x=1), tool_use("b", "g", y=2)]
 
 
+def test_thinking_that_is_signed_or_encrypted() -> None:
+    def thought(**block: str) -> bytes:
+        return delta(thinking_blocks=[block])
+
+    read = streamed(
+        delta(reasoning_content="Hm."),
+        thought(type="thinking", thinking="", signature="sig-1"),
+        thought(type="redacted_thinking", data="xyz"),
+        thought(type="thinking", thinking="", signature="sig-2"),
+        recorded.token("Hi"),
+        recorded.finish(),
+    )
+    assert read.content == [
+        {"type": "thinking", "thinking": "Hm.", "signature": "sig-1"},
+        {"type": "redacted_thinking", "data": "xyz"},
+        {"type": "thinking", "thinking": "", "signature": "sig-2"},
+        TEXT,
+    ]
+
+
 def test_the_first_call_is_streamed_while_the_second_waits() -> None:
     stream = DOOR.stream(request(stream=True), "r1")
     stream.feed(piece(0, "", id="a", name="f") + piece(1, '{"y":2}', id="b", name="g"))
@@ -504,7 +521,12 @@ def test_anthropics_streams_come_back_as_they_were(path: Path) -> None:
         if json.loads(data)["type"] in KINDS:
             said = accumulate_event(event=EVENT.validate_json(data), current_snapshot=said, json_bufs=bufs)
     read = streamed(*recorded_frames(f"anthropic/{path.name}", AnthropicDialect()))
-    for kind, field in (("text", "text"), ("thinking", "thinking")):
+    for kind, field in (
+        ("text", "text"),
+        ("thinking", "thinking"),
+        ("thinking", "signature"),
+        ("redacted_thinking", "data"),
+    ):
         whole = "".join(getattr(block, field) for block in said.content if block.type == kind)
         assert "".join(block[field] for block in read.content if block["type"] == kind) == whole
     calls = [(block.id, block.name, block.input) for block in said.content if block.type == "tool_use"]

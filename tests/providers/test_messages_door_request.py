@@ -10,8 +10,11 @@ from openai.types.chat.completion_create_params import CompletionCreateParams
 from pydantic import BaseModel, TypeAdapter
 
 from lexora.core.chat import ChatRequest
+from lexora.core.continuation import continued
 from lexora.core.errors import InvalidRequest
+from lexora.core.ports import SoFar
 from lexora.providers import messages_door_request
+from lexora.providers.anthropic import AnthropicDialect
 from lexora.providers.messages_door import MessagesDoor
 
 DOOR = MessagesDoor()
@@ -337,6 +340,42 @@ def test_images_that_tools_return_follow_in_a_message_of_the_users() -> None:
             text("What is it?"),
         ),
     ]
+
+
+# --- to Anthropic itself -------------------------------------------------------------------------------------------
+
+
+def to_anthropic(**fields: Any) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(AnthropicDialect().chat_request(parsed(**fields), "claude").body)
+    return body
+
+
+def thinking(signature: str) -> list[Any]:
+    block = {"type": "thinking", "thinking": "Hm.", "signature": signature}
+    return [HELLO, {"role": "assistant", "content": [block, text("Hi")]}, HELLO]
+
+
+def test_anthropic_gets_what_was_sent_to_it() -> None:
+    fields = {
+        "system": [text("x-anthropic-billing-header: cch=eb6c6;"), text("Be brief.", **EPHEMERAL)],
+        "messages": thinking("sig"),
+        "tools": [{**TOOL, **EPHEMERAL}],
+        "thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"},
+        "metadata": {"user_id": "u" * 100},
+        "stream": True,
+    }
+    assert to_anthropic(**fields, x_priority="low") == {"model": "claude", "max_tokens": 9, **fields}
+
+
+def test_anthropic_is_not_shown_the_thinking_of_others() -> None:
+    assert to_anthropic(messages=thinking(""))["messages"] == [HELLO, {"role": "assistant", "content": "Hi"}, HELLO]
+
+
+def test_the_rest_of_an_answer_is_asked_for_in_the_gateways_way() -> None:
+    request = continued(parsed(system="Be brief."), SoFar("So ", 1), {})
+    body = json.loads(AnthropicDialect().chat_request(request, "claude").body)
+    assert body["messages"] == [HELLO, {"role": "assistant", "content": "So"}]
+    assert body["max_tokens"] == 8
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

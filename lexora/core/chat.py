@@ -76,12 +76,14 @@ class ChatFields(msgspec.Struct, gc=False):
 class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
 
-    `size` is that of the body, in bytes.
+    `size` is that of the body, in bytes. `anthropic` are the fields that came, where they are Anthropic's: what an
+    upstream of that API gets.
     """
 
     known: ChatFields
     fields: dict[str, Raw]
     size: int
+    anthropic: dict[str, Raw] | None = None
 
     @property
     def stream(self) -> bool:
@@ -139,7 +141,7 @@ class ChatRequest(msgspec.Struct, gc=False):
 
     def setting(self, name: str, value: int) -> "ChatRequest":
         """The same with this value of a field, whatever the client has set."""
-        return ChatRequest(self.known, {**self.fields, name: Raw(msgspec.json.encode(value))}, self.size)
+        return msgspec.structs.replace(self, fields={**self.fields, name: Raw(msgspec.json.encode(value))})
 
     def texts(self) -> Iterator[str]:
         return (message.text() for message in self.known.messages)

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from lexora.core.chat import ChatRequest
 from lexora.providers.anthropic_request import messages_request
 from lexora.providers.anthropic_response import AnthropicChunkReader, completion
@@ -29,6 +31,8 @@ class AnthropicDialect:
         return {"x-api-key": credential, **version} if credential else version
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        if request.anthropic is not None:
+            return Outgoing("/messages", msgspec.json.encode({**request.anthropic, "model": upstream_model}))
         return Outgoing("/messages", messages_request(request, upstream_model, self._default_max_tokens))
 
     def completion(self, body: bytes) -> Completion:

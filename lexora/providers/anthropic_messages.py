@@ -13,7 +13,7 @@ Block = dict[str, Any]
 
 
 def unsupported(param: str, message: str) -> InvalidRequest:
-    """The refusal of a value that Anthropic has no counterpart for."""
+    """The refusal of a value that the other side's API has no counterpart for."""
     return InvalidRequest(message, param=param, code="unsupported_value")
 
 
@@ -148,6 +148,7 @@ class _UserMessage(msgspec.Struct, tag_field="role", tag="user"):
 class _AssistantMessage(msgspec.Struct, tag_field="role", tag="assistant"):
     content: str | list[_TextPart | _RefusalPart] | None = None
     refusal: str | None = None
+    thinking_blocks: list[Block] | None = None  # LiteLLM's name for what Anthropic wants to see again
     tool_calls: list[_ToolCall] | None = None
     name: str | None = None
     audio: Any = None
@@ -222,13 +223,15 @@ def _assistant_content(message: _AssistantMessage, where: str) -> str | list[Blo
     if message.function_call is not None:
         raise unsupported(f"{where}.function_call", "Function calls are not taken any more. Send `tool_calls`.")
     content = message.refusal if message.content is None else message.content
-    if not message.tool_calls:
-        if content is None:
-            message_text = f"'{where}' says nothing: it needs `content` or `tool_calls`."
-            raise InvalidRequest(message_text, param=f"{where}.content", code="missing_required_field")
-        return content if isinstance(content, str) else _blocks(content, where)
-    blocks = _blocks([_TextPart(text=content)] if isinstance(content, str) else content or [], where)
-    return blocks + [call.block(f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)]
+    if content is None and not message.tool_calls:
+        message_text = f"'{where}' says nothing: it needs `content` or `tool_calls`."
+        raise InvalidRequest(message_text, param=f"{where}.content", code="missing_required_field")
+    if isinstance(content, str):
+        if not message.tool_calls and not message.thinking_blocks:
+            return content
+        content = [_TextPart(text=content)]
+    calls = [call.block(f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+    return [*(message.thinking_blocks or ()), *_blocks(content or [], where), *calls]
 
 
 def _refuse_name(name: str | None, where: str) -> None:

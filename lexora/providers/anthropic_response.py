@@ -73,7 +73,14 @@ class _Text(msgspec.Struct, tag_field="type", tag="text"):
 
 
 class _Thinking(msgspec.Struct, tag_field="type", tag="thinking"):
+    """`signature` proves to Anthropic that it is its own. It goes on in LiteLLM's `thinking_blocks`."""
+
     thinking: str = ""
+    signature: str = ""
+
+
+class _RedactedThinking(msgspec.Struct, tag_field="type", tag="redacted_thinking"):
+    data: str
 
 
 class _ToolUse(msgspec.Struct, tag_field="type", tag="tool_use"):
@@ -88,7 +95,7 @@ class _ToolUse(msgspec.Struct, tag_field="type", tag="tool_use"):
         return bytes(self.input).decode()
 
 
-_Block = _Text | _Thinking | _ToolUse
+_Block = _Text | _Thinking | _RedactedThinking | _ToolUse
 
 
 class _Message(msgspec.Struct):
@@ -96,6 +103,7 @@ class _Message(msgspec.Struct):
     model: str = ""
     content: list[Raw] | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: _Usage | None = None
     error: Any = None
 
@@ -108,8 +116,15 @@ class _ThinkingDelta(msgspec.Struct, tag_field="type", tag="thinking_delta"):
     thinking: str
 
 
+class _SignatureDelta(msgspec.Struct, tag_field="type", tag="signature_delta"):
+    signature: str
+
+
 class _InputDelta(msgspec.Struct, tag_field="type", tag="input_json_delta"):
     partial_json: str
+
+
+_Delta = _TextDelta | _ThinkingDelta | _SignatureDelta | _InputDelta
 
 
 class _MessageStart(msgspec.Struct, tag_field="type", tag="message_start"):
@@ -123,7 +138,7 @@ class _BlockStart(msgspec.Struct, tag_field="type", tag="content_block_start"):
 
 class _BlockDelta(msgspec.Struct, tag_field="type", tag="content_block_delta"):
     index: int
-    delta: _TextDelta | _ThinkingDelta | _InputDelta
+    delta: _Delta
 
 
 class _BlockStop(msgspec.Struct, tag_field="type", tag="content_block_stop"):
@@ -132,6 +147,7 @@ class _BlockStop(msgspec.Struct, tag_field="type", tag="content_block_stop"):
 
 class _Stop(msgspec.Struct):
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _MessageDelta(msgspec.Struct, tag_field="type", tag="message_delta"):
@@ -178,19 +194,28 @@ def completion(body: bytes, created: int) -> Completion:
     message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if reasoning:
         message["reasoning_content"] = reasoning
+    thought = [block for block in blocks if isinstance(block, _Thinking | _RedactedThinking)]
+    if any(isinstance(block, _RedactedThinking) or block.signature for block in thought):
+        message["thinking_blocks"] = thought
     if calls:
         message["tool_calls"] = calls
-    finish_reason = _FINISH_REASON.get(answer.stop_reason or "", "stop")
+    choice = {"index": 0, "message": message, "logprobs": None, **_finished(answer.stop_reason, answer.stop_sequence)}
     out: dict[str, Any] = {
         "id": answer.id,
         "object": "chat.completion",
         "created": created,
         "model": answer.model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
+        "choices": [choice],
     }
     if answer.usage is not None:
         out["usage"] = answer.usage.wire()
     return Completion(_encode(out), answer.model, answer.usage.usage() if answer.usage else None)
+
+
+def _finished(stop_reason: str | None, stop_sequence: str | None) -> dict[str, str]:
+    """Why a choice ended. Which sequence ended it has a place in vLLM's choices alone, which is taken over."""
+    finished = {"finish_reason": _FINISH_REASON.get(stop_reason or "", "stop")}
+    return {**finished, "stop_reason": stop_sequence} if stop_sequence else finished
 
 
 def _block(raw: Raw) -> _Block | None:
@@ -223,6 +248,8 @@ class AnthropicChunkReader:
         self._open_calls: dict[int, _OpenCall] = {}
         self._calls = 0
         self._show_usage = request.include_usage
+        # OpenAI's own SDK stumbles over lists that it does not know.
+        self._show_signatures = request.anthropic is not None
         self._facts: dict[str, Any] = {"id": "", "object": "chat.completion.chunk", "created": created, "model": ""}
 
     def read(self, data: bytes) -> bytes:
@@ -248,18 +275,20 @@ class AnthropicChunkReader:
                 return self._chunk({"role": "assistant", "content": None})
             case _MessageDelta(delta=stop, usage=usage):
                 self._count(usage)
-                return self._finish(stop.stop_reason) if stop.stop_reason else b""
+                return self._finish(stop) if stop.stop_reason else b""
             case _MessageStop():
-                return self._finish("end_turn")
+                return self._finish(_Stop("end_turn"))
             case _Error(error=error):
                 raise refused_as(0, {"error": error})
 
-    def _delta(self, index: int, delta: _TextDelta | _ThinkingDelta | _InputDelta) -> bytes:
+    def _delta(self, index: int, delta: _Delta) -> bytes:
         match delta:
             case _TextDelta(text=text):
                 return self._part("content", text)
             case _ThinkingDelta(thinking=thinking):
                 return self._part("reasoning_content", thinking)
+            case _SignatureDelta(signature=signature):
+                return self._thought(_Thinking("", signature)) if signature else b""
             case _InputDelta(partial_json=arguments):
                 call = self._open_calls.get(index)
                 if call is None or not arguments:
@@ -273,6 +302,8 @@ class AnthropicChunkReader:
                 return self._part("content", text)
             case _Thinking(thinking=thinking):
                 return self._part("reasoning_content", thinking)
+            case _RedactedThinking():
+                return self._thought(block)
             case _ToolUse():
                 self.transcript.spoil()
                 call = self._open_calls[index] = _OpenCall(self._calls, block.arguments())
@@ -289,6 +320,10 @@ class AnthropicChunkReader:
         self.tokens_seen += 1
         return self._chunk({"tool_calls": [{"index": call.index, "function": {"arguments": arguments}}]})
 
+    def _thought(self, block: _Thinking | _RedactedThinking) -> bytes:
+        self.transcript.spoil()
+        return self._chunk({"thinking_blocks": [block]}) if self._show_signatures else b""
+
     def _part(self, name: str, text: str) -> bytes:
         if not text:
             return b""
@@ -299,12 +334,12 @@ class AnthropicChunkReader:
             self.transcript.spoil()
         return self._chunk({name: text})
 
-    def _finish(self, stop_reason: str) -> bytes:
+    def _finish(self, stop: _Stop) -> bytes:
         """The last chunks, once. Usage goes out with the stop reason: not every server says `message_stop` after it."""
         if self.ended:
             return b""
         self.ended = True
-        finish = self._chunk({}, _FINISH_REASON.get(stop_reason, "stop"))
+        finish = self._chunk({}, **_finished(stop.stop_reason, stop.stop_sequence))
         if not self._show_usage or self._counted is None:
             return finish
         return finish + event(_encode({**self._facts, "choices": [], "usage": self._counted.wire()}))
@@ -314,8 +349,8 @@ class AnthropicChunkReader:
             self._counted = self._counted.updated(usage) if self._counted else usage
             self.usage = self._counted.usage()
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(self, delta: dict[str, Any], **finished: str) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **finished}
         chunk = {**self._facts, "choices": [choice]}
         if self._show_usage:
             chunk["usage"] = None

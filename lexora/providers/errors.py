@@ -12,7 +12,7 @@ _SAME = {400, 404, 409, 413, 422, 429, 503, 504}
 _OTHER = {408: 504, 529: 503}
 # What Anthropic's types of errors stand for (https://platform.claude.com/docs/en/api/errors): it gives no numbers in
 # a stream, and OpenAI calls some of them the same.
-_STATUS_OF_TYPE = {
+STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "billing_error": 402,
@@ -59,7 +59,7 @@ def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> U
     if status == 0:
         # Inside a stream the status is a guess from the error's own code (vLLM and llama.cpp put it there) or type.
         inner = facts.get("code")
-        guess = _STATUS_OF_TYPE.get(_text(facts.get("type")) or "", 500)
+        guess = STATUS_OF_TYPE.get(_text(facts.get("type")) or "", 500)
         status = inner if isinstance(inner, int) and 400 <= inner <= 599 else guess
         upstream_status = 0
     else:

@@ -143,7 +143,13 @@ def _strange_chunk(data: bytes) -> _Chunk:
 
 
 class OpenAIDialect:
-    """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat)."""
+    """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat).
+
+    `only_max_tokens`: the server passes over the newer name of the limit, `max_completion_tokens`.
+    """
+
+    def __init__(self, *, only_max_tokens: bool = False) -> None:
+        self._only_max_tokens = only_max_tokens
 
     def headers(self, credential: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {credential}"} if credential else {}
@@ -154,6 +160,8 @@ class OpenAIDialect:
             # Real tokens need the usage chunk; the reader takes it out again.
             asked = _decode_fields(fields["stream_options"]) if request.known.stream_options else {}
             fields["stream_options"] = {**asked, "include_usage": True}
+        if self._only_max_tokens and "max_completion_tokens" in fields:
+            fields["max_tokens"] = fields.pop("max_completion_tokens")
         return Outgoing("/chat/completions", _encode(fields))
 
     def completion(self, body: bytes) -> Completion:

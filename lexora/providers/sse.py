@@ -46,3 +46,8 @@ def _data(block: bytes) -> bytes | None:
 def event(data: bytes) -> bytes:
     """One event, framed for the client."""
     return b"data: " + data + b"\n\n"
+
+
+def named_event(name: bytes, data: bytes) -> bytes:
+    """One event with a name, framed for the client."""
+    return b"event: " + name + b"\ndata: " + data + b"\n\n"

@@ -37,7 +37,7 @@ PROVIDERS: dict[str, Provider] = {
         "http://localhost:8000/v1",
         continues={"continue_final_message": True, "add_generation_prompt": False},
     ),
-    "ollama": Provider(_OPENAI, "own", "http://localhost:11434/v1"),
+    "ollama": Provider(OpenAIDialect(only_max_tokens=True), "own", "http://localhost:11434/v1"),
     "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}),
     "openai": Provider(
         _OPENAI,

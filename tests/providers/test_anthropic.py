@@ -32,7 +32,10 @@ ANSWERS = sorted(path.name for path in RECORDED.glob("*.json"))
 
 NOW = 1_795_260_267
 DIALECT = AnthropicDialect(clock=lambda: NOW + 0.9)
+# Fields of ours that OpenAI's objects do not have.
+BESIDE_OPENAIS = {"reasoning_content", "stop_reason", "thinking_blocks"}
 
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
 HELLO = {"role": "user", "content": "Hello"}
 PNG = "iVBORw0KGgo="
 PDF = "JVBERi0xLjcK"
@@ -374,6 +377,8 @@ def test_a_conversation() -> None:
             },
             tool_result("call_1", ""),
             {"role": "assistant", "content": [{"type": "text", "text": "So"}, {"type": "refusal", "refusal": "no"}]},
+            {"role": "user", "content": "Hm?"},
+            {"role": "assistant", "content": "Yes.", "thinking_blocks": [THOUGHT], "reasoning_content": "Hm."},
             {"role": "user", "content": "Why?"},
             {"role": "assistant", "content": None, "refusal": "I will not say.", "reasoning_content": "Hm."},
             {"role": "user", "content": "Please."},
@@ -420,6 +425,8 @@ def test_a_conversation() -> None:
         {"role": "assistant", "content": [{"type": "tool_use", "id": "call_1", "name": "f", "input": {}}]},
         user({"type": "tool_result", "tool_use_id": "call_1", "content": ""}),
         {"role": "assistant", "content": [{"type": "text", "text": "So"}, {"type": "text", "text": "no"}]},
+        {"role": "user", "content": "Hm?"},
+        {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "Yes."}]},
         {"role": "user", "content": "Why?"},
         {"role": "assistant", "content": "I will not say."},
         {"role": "user", "content": "Please."},
@@ -470,7 +477,7 @@ def completed(body: bytes) -> dict[str, Any]:
     """The completion that `body` becomes, once OpenAI's types have found nothing wrong or unknown in it."""
     out = DIALECT.completion(body)
     checked = ChatCompletion.model_validate_json(out.body, strict=True)
-    assert unknown_names(checked) <= {"reasoning_content"}
+    assert unknown_names(checked) <= BESIDE_OPENAIS
     assert out.model == checked.model
     result: dict[str, Any] = json.loads(out.body)
     return result
@@ -501,6 +508,7 @@ def test_a_plain_answer_with_everything_in_it() -> None:
                     "content": "I'll look both up.",
                     "refusal": None,
                     "reasoning_content": "Two cities, two calls.",
+                    "thinking_blocks": [b for b in json.loads(body)["content"] if "thinking" in b["type"]],
                     "tool_calls": [
                         {
                             "id": "toolu_01A09q90qw90lq917835lq9",
@@ -633,7 +641,7 @@ def chunks(framed: bytes) -> list[dict[str, Any]]:
     for block in framed.decode().split("\n\n")[:-1]:
         data = block.removeprefix("data: ")
         assert data != block
-        assert unknown_names(ChatCompletionChunk.model_validate_json(data, strict=True)) <= {"reasoning_content"}
+        assert unknown_names(ChatCompletionChunk.model_validate_json(data, strict=True)) <= BESIDE_OPENAIS
         found.append(json.loads(data))
     assert not framed or framed.endswith(b"\n\n")
     return found

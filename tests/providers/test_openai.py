@@ -16,6 +16,7 @@ from lexora.core.usage import Usage
 from lexora.providers.dialect import MalformedEvent
 from lexora.providers.openai import OpenAIChunkReader, OpenAIDialect
 from lexora.providers.sse import EventDecoder
+from lexora.providers.table import PROVIDERS
 from tests.support.recorded import RECORDED
 
 DIALECT = OpenAIDialect()
@@ -69,6 +70,14 @@ def test_the_clients_bytes_go_out_as_they_came() -> None:
     body = DIALECT.chat_request(odd, "up").body
     assert messages in body
     assert b"1.0e-1" in body
+
+
+def test_ollama_is_told_the_limit_by_the_name_that_it_knows() -> None:
+    ollama = PROVIDERS["ollama"].dialect
+    for fields in ({"max_completion_tokens": 5}, {"max_tokens": 5}, {"max_tokens": 6, "max_completion_tokens": 5}):
+        body = json.loads(ollama.chat_request(request(**fields), "up").body)
+        assert body == {"messages": [HELLO], "model": "up", "max_tokens": 5}
+    assert "max_completion_tokens" in json.loads(DIALECT.chat_request(request(max_completion_tokens=5), "up").body)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ _encode = msgspec.json.encode
 _decode_items = msgspec.json.Decoder(list[Raw]).decode
 
 
-class ResponsesRequest(ChatRequest, gc=False):
+class ResponsesRequest(ChatRequest, gc=False, kw_only=True):
     """The chat request, what it was asked as, and the items of its input."""
 
     asked: Asked
@@ -60,7 +60,7 @@ class ResponsesDoor:
         if not messages:
             raise InvalidRequest("'input' holds no message.", param="input", code="invalid_value")
         chat = parse_chat_request(_encode(chat_fields(asked, messages)))
-        return ResponsesRequest(chat.known, chat.fields, asked, items, int(self._clock()))
+        return ResponsesRequest(chat.known, chat.fields, asked=asked, items=items, created_at=int(self._clock()))
 
     def completion(self, request: ResponsesRequest, body: bytes, record_id: str) -> bytes:
         """The response object of a chat completion, stored if it is to be. Raises UpstreamBroken."""
@@ -72,7 +72,7 @@ class ResponsesDoor:
         """A stream of events, whose response is stored in the end if it is to be."""
         return ResponsesStream(partial(self._answer, request, record_id))
 
-    def error(self, error: LexoraError) -> tuple[int, bytes]:
+    def error(self, error: LexoraError, record_id: str | None = None) -> tuple[int, bytes]:  # noqa: ARG002 - a header says it
         """Status and body of the answer to a request that failed."""
         facts = error.envelope()["error"]
         return error.status, _encode({"error": {**facts, "param": param_here(facts["param"])}})

@@ -26,10 +26,20 @@ class ChatCall(msgspec.Struct):
     function: ChatFunction | None = None
 
 
-class ChatPiece(msgspec.Struct):
-    """A completion's message, or a chunk's delta. vLLM calls reasoning by either name."""
+class ChatPart(msgspec.Struct):
+    """A part of Mistral's content: text, or thinking that is made of text."""
 
-    content: str | None = None
+    text: str = ""
+    thinking: list["ChatPart"] | None = None
+
+    def thought(self) -> str:
+        return "".join(part.text for part in self.thinking or ())
+
+
+class ChatPiece(msgspec.Struct):
+    """A completion's message, or a chunk's delta. Servers call reasoning by either name."""
+
+    content: str | list[ChatPart] | None = None
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -174,17 +184,21 @@ class Output:
         self._emit = emit
         self._items: list[_Item] = []
         self._spoken: _Reasoning | _Message | None = None
-        self._calls: dict[int, _Call] = {}  # open until the end, as the pieces of several may come in turns
+        self._calls: dict[int, _Call] = {}  # by index; open until the end, as the pieces of several may come in turns
 
     @property
     def items(self) -> list[dict[str, Any]]:
         return [item.item for item in self._items]
 
     def add(self, piece: ChatPiece, logprobs: ChatLogprobs | None) -> None:
-        if thought := piece.reasoning_content or piece.reasoning:
+        thought, text = piece.reasoning_content or piece.reasoning or "", piece.content or ""
+        if not isinstance(text, str):
+            thought += "".join(part.thought() for part in text)
+            text = "".join(part.text for part in text)
+        if thought:
             self._speaking(_Reasoning).add(thought)
-        if piece.content:
-            self._speaking(_Message).add_text(piece.content, logprobs.wire() if logprobs else [])
+        if text:
+            self._speaking(_Message).add_text(text, logprobs.wire() if logprobs else [])
         if piece.refusal:
             self._speaking(_Message).add_refusal(piece.refusal)
         for call in piece.tool_calls or ():
@@ -195,9 +209,9 @@ class Output:
         if not self._items:
             self._speaking(_Message).add_text("", [])
         self._hush(status)
-        for call in self._calls.values():
-            call.close(status)
-        self._calls.clear()
+        for item in self._items:
+            if isinstance(item, _Call):
+                item.close(status)
 
     def _speaking(self, kind: type[_Spoken]) -> _Spoken:
         if not isinstance(self._spoken, kind):
@@ -213,11 +227,12 @@ class Output:
             self._spoken = None
 
     def _add_call(self, piece: ChatCall) -> None:
-        index, function = piece.index, piece.function or ChatFunction()
-        if index is None:  # a new one says its name
-            index = len(self._calls) if function.name else max(len(self._calls) - 1, 0)
+        function = piece.function or ChatFunction()
+        index = max(self._calls, default=0) if piece.index is None else piece.index
         call = self._calls.get(index)
-        if call is None:
+        # Some servers give whole calls, without an index or all with the same.
+        other = call is not None and piece.id not in (None, "", call.item["call_id"])
+        if call is None or (function.name and (other or piece.index is None)):
             self._hush("completed")
             item_id = self._next_id()
             call_id = piece.id or f"call_{item_id}"

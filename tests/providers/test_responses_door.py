@@ -579,6 +579,24 @@ def test_calls_without_an_index_begin_with_a_name() -> None:
     assert calls[1]["call_id"]
 
 
+def test_whole_calls_may_all_have_the_same_index() -> None:
+    """As some services send them; a server that repeats itself with every piece means the same call."""
+    one = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{"}}
+    two = {"index": 0, "id": "c2", "function": {"name": "f", "arguments": "[]"}}
+    again = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "}"}}
+    events = streamed(chunk({"tool_calls": [one]}), chunk({"tool_calls": [again, two]}), chunk({}, "tool_calls"))
+    calls = events[-1]["response"]["output"]
+    assert [(item["call_id"], item["arguments"]) for item in calls] == [("c1", "{}"), ("c2", "[]")]
+
+
+def test_content_may_come_in_parts() -> None:
+    """Mistral's does, and its thinking is among them."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    output = completed({"content": [thinking, {"type": "text", "text": "So."}]})["output"]
+    assert output[0]["summary"][0]["text"] == "hm"
+    assert output[1]["content"][0]["text"] == "So."
+
+
 def test_a_refusal_is_streamed() -> None:
     events = streamed(chunk({"content": "I"}), chunk({"refusal": "N"}), chunk({"refusal": "o"}), chunk({}, "stop"))
     assert kinds(events)[6:] == [

@@ -3,7 +3,13 @@
 from collections.abc import Callable
 
 from lexora.core.errors import ResponsesUnavailable
+from lexora.core.keys import Caller
 from lexora.core.ports import MOST_RESPONSE_BYTES, ResponseStore, StoredResponse
+
+
+def owner_of(caller: Caller, named: str | None) -> str:
+    """Whose responses a caller makes and may see: those of the user that a request counts for, as `x_user_id` says."""
+    return (named if caller.on_behalf else None) or caller.user_id or ""
 
 
 class OwnResponses:

@@ -110,6 +110,7 @@ def test_tests_stand_where_their_module_does() -> None:
     """`tests/core/test_chat.py` tests `lexora/core/chat.py`; what spans modules is named for what it is about."""
     spanning = {
         "test_anthropic",
+        "test_conversations",
         "test_streaming",
         "test_failover",
         "test_load",

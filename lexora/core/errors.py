@@ -17,6 +17,7 @@ LexoraError
 ├── LimitsUnavailable        503   the store of the limits does not answer
 ├── NoModelConnected         503   there is nothing to forward to
 ├── AnswersUnavailable       503   the store of the prepared answers does not answer
+├── ResponsesUnavailable     503   the store of the responses does not answer
 ├── DeadlineExceeded         504   `x_timeout` or the deployment's total timeout ran out
 └── UpstreamError            …     what became of a call to an upstream
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
@@ -142,6 +143,12 @@ class AnswersUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "answers_unavailable"
+
+
+class ResponsesUnavailable(LexoraError):
+    status = 503
+    type = "service_unavailable"
+    default_code = "responses_unavailable"
 
 
 class DeadlineExceeded(LexoraError):

@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # a prepared answer needs no model map, and so no pydantic
     from lexora.core.model_map import Deployment
 
 
+# How long a response is kept, and how large it may be: its input and the response object, in bytes.
+RESPONSE_SECONDS = 30 * 86_400
+MOST_RESPONSE_BYTES = 3_000_000
+
+
 class Completion(Protocol):
     """A plain answer: `body` is a whole `chat.completion` object, ready to send."""
 
@@ -181,6 +186,40 @@ class LimitStore(Protocol):
         """Counts `amounts` in the place of what the claims reserved, whatever the limits. Raises OSError, NotSettled if
         some of them are counted.
         """
+        ...
+
+
+class StoredResponse(NamedTuple):
+    """A response that was given, and what it answered; both are a user's words.
+
+    `owner` is that user, empty for nobody in particular; `created_at` seconds since the epoch; `previous` the id of the
+    response that it goes on from; `input` the items of its request's input, as JSON, and `response` the object itself.
+    """
+
+    id: str
+    owner: str
+    created_at: float
+    previous: str | None
+    input: bytes
+    response: bytes
+
+
+class ResponseStore(Protocol):
+    """Keeps responses of the Responses API, each for RESPONSE_SECONDS. Its methods may block as a look-up does.
+
+    To anybody but its owner a response does not exist.
+    """
+
+    def put(self, response: StoredResponse) -> None:
+        """Stores a response of at most MOST_RESPONSE_BYTES. Raises OSError."""
+        ...
+
+    def get(self, owner: str, response_id: str) -> StoredResponse | None:
+        """The owner's response with this id, None if there is none (any more). Raises OSError."""
+        ...
+
+    def delete(self, owner: str, response_id: str) -> bool:
+        """Deletes it for good; False if there was none. Raises OSError."""
         ...
 
 

@@ -170,6 +170,12 @@ def _origin(origin: str) -> str:
     return origin
 
 
+class Responses(_Section):
+    """Whether answers of the Responses API are stored, and with them the users' words; see docs/responses.md."""
+
+    store: bool = False
+
+
 class Cors(_Section):
     """Web origins (`https://app.example.com`, or `*`) whose pages may call the API."""
 
@@ -204,6 +210,7 @@ class Settings(_Section):
     logging: Logging = Logging()
     metrics: Metrics | None = None
     tracing: Tracing | None = None
+    responses: Responses = Responses()
     cors: Cors = Cors()
 
     @model_validator(mode="after")

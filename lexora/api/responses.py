@@ -1,0 +1,52 @@
+"""GET and DELETE /v1/responses/{id}: what is stored of the caller's."""
+
+import logging
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope, Send
+
+from lexora.api.http import JSON_TYPE, headers_of, send, send_json
+from lexora.core.auth import CHALLENGE, NO_KEY, Auth
+from lexora.core.errors import InvalidRequest, NotFound, Unauthorized
+from lexora.core.ports import ResponseStore
+from lexora.core.responses import OwnResponses, owner_of
+
+# They are somebody's words: no cache between us and the client may keep them.
+_NO_STORE = [(b"cache-control", b"no-store")]
+
+log = logging.getLogger("lexora")
+
+
+class StoredResponseEndpoint:
+    """Shows a stored response, or deletes it. `store` is None where none are stored."""
+
+    def __init__(self, store: ResponseStore | None, auth: Auth) -> None:
+        self._store = store
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        caller = await self._auth.identify(headers_of(scope).get(b"authorization"))
+        if caller is None:
+            raise Unauthorized(NO_KEY, headers=CHALLENGE)
+        if self._store is None:
+            raise NotFound("This gateway stores no responses. Its config turns that on with 'responses: {store: true}'.")
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        if asked.get("stream", ["false"])[-1] != "false":
+            message = "A stored response is whole and cannot be streamed again. Leave out 'stream'."
+            raise InvalidRequest(message, param="stream", code="unsupported_parameter")
+        own = OwnResponses(self._store, owner_of(caller, asked.get("x_user_id", [None])[-1]), log.error)
+        response_id = str(scope["path_params"]["id"])
+        if scope["method"] == "DELETE":
+            if not own.delete(response_id):
+                raise _not_found(response_id)
+            deleted = {"id": response_id, "object": "response", "deleted": True}
+            await send_json(scope, send_, 200, deleted, _NO_STORE)
+            return
+        found = own.get(response_id)
+        if found is None:
+            raise _not_found(response_id)
+        await send(scope, send_, 200, [JSON_TYPE, *_NO_STORE], found.response)
+
+
+def _not_found(response_id: str) -> NotFound:
+    return NotFound(f"There is no response '{response_id}' of yours, or it is not stored any more.")

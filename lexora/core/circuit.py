@@ -17,11 +17,12 @@ class CircuitRules(NamedTuple):
 class Circuit:
     """Closed, it lets everything through; open, nothing; when its time is up, one request: its success closes it.
 
-    `now` gives seconds that never go back.
+    `now` gives seconds that never go back. `successes` counts what went well so far.
     """
 
     def __init__(self, rules: CircuitRules, now: Callable[[], float]) -> None:
         self.rules = rules
+        self.successes = 0
         self._now = now
         self._failures = 0
         self._open_until = 0.0  # 0: closed
@@ -49,6 +50,7 @@ class Circuit:
         self._probing = True
 
     def succeeded(self) -> None:
+        self.successes += 1
         self._failures = 0
         self._open_until = 0.0
         self._probing = False

@@ -140,7 +140,7 @@ class _Local:
         folder = data_folder(options.data, settings)
         self._database = folder / "lexora.db"
         self._lanes = Lanes(queue_rules(settings), circuit_rules(settings), time.monotonic)
-        self._monitor = Monitor(self._client)
+        self._monitor = Monitor(self._client, lambda deployment: self._lanes.of(deployment).circuit.successes)
         self._live = Live(self._lanes, self._monitor)
         self._limits = MemoryLimits(time.time)
         try:

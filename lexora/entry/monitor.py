@@ -69,10 +69,12 @@ class _Server:
         self.answers = answers
 
     def learn_from_load(self) -> None:
-        """vLLM: where requests wait inside, what runs is what it can take; while none waits, one more at a time."""
-        if self.running is not None and self.waiting:
+        """vLLM: where requests wait inside, what runs is what it can take; one more if none waits while that runs."""
+        if self.running is None or self.waiting is None:
+            return
+        if self.waiting:
             self.concurrency = max(1, self.running)
-        elif self.waiting == 0 and self.concurrency is not None:
+        elif self.concurrency is not None and self.running >= self.concurrency:
             self.concurrency += 1
 
 

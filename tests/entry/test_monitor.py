@@ -115,8 +115,8 @@ def test_what_the_config_says_counts_more(llamacpp: Deployment) -> None:
     assert facts.concurrency == 77
 
 
-def test_vllm_takes_what_it_runs_while_others_wait_and_then_one_more_at_a_time(vllm: Vllm) -> None:
-    loads = [(3.0, 0.0), (8.0, 5.0), (8.0, 0.0), (4.0, 0.0), (0.0, 2.0)]
+def test_vllm_takes_what_it_runs_while_others_wait_and_one_more_when_it_runs_that(vllm: Vllm) -> None:
+    loads = [(3.0, 0.0), (8.0, 5.0), (8.0, 0.0), (8.0, 0.0), (0.0, 0.0), (9.0, 0.0), (0.0, 2.0)]
 
     def change(number: int) -> None:
         if number < len(loads):
@@ -124,7 +124,7 @@ def test_vllm_takes_what_it_runs_while_others_wait_and_then_one_more_at_a_time(v
 
     vllm.load = loads[0]
     found = rounds(len(loads), deployment(vllm.base_url), between=change)
-    assert [facts.concurrency for facts in found] == [None, 8, 9, 10, 1]
+    assert [facts.concurrency for facts in found] == [None, 8, 9, 9, 9, 10, 1]
     assert [(facts.running, facts.waiting) for facts in found[:2]] == [(3, 0), (8, 5)]
 
 

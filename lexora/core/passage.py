@@ -157,7 +157,7 @@ class Passage:
         assert self._lane is not None
         assert self._lane.queue is not None
         place = self._place = await self._lane.queue.enter(
-            self._loop, record.user_id or "", record.priority or "normal"
+            self._loop, record.user_id or "", record.priority or "normal", self.request.known.x_timeout
         )
         record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
         record.queue_position = place.position

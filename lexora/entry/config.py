@@ -59,7 +59,8 @@ class Priorities(_Section):
 
 
 class Queue(_Section):
-    """What waits for a place at an own model server: at most `max_size`, each for at most `default_timeout` seconds.
+    """What waits for a place at an own model server: at most `max_size`, each for at most `default_timeout` seconds, or
+    as long as its own `x_timeout` says.
 
     Of `priorities` the lower goes first; whoever waits gains one point every `ageing_seconds`.
     """

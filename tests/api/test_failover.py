@@ -1,8 +1,10 @@
 """Fallbacks, retries and circuits through a real gateway: who answers, what the client sees, what the record says."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import httpx2
@@ -19,6 +21,7 @@ from tests.support.recorded import (
     Reset,
     Script,
     Sleep,
+    Until,
     completion,
     error_event,
     finish,
@@ -268,6 +271,22 @@ def test_a_circuit_opens_probes_and_closes(tmp_path_factory: pytest.TempPathFact
             upstream.play([GOOD])
             time.sleep(1.05)
             assert [post(gateway, model="chat").status_code for _ in range(2)] == [200, 200]
+
+
+def test_a_request_waits_for_a_place_as_long_as_it_says_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
+    go = threading.Event()
+    with recorded_upstream([Until(go), GOOD], [GOOD]) as upstream:
+        config = {"models": {"m": deployments(upstream, concurrency=1)}, "queue": {"default_timeout": 0.2}}
+        with running_gateway(tmp_path_factory.mktemp("queue"), config) as gateway, ThreadPoolExecutor(2) as pool:
+            first = pool.submit(post, gateway)
+            upstream.wait_until_received()
+            patient = pool.submit(post, gateway, x_timeout=25)
+            refused = post(gateway)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_timeout")
+            time.sleep(0.2)  # then the patient one, who came first or with it, has waited that long as well
+            go.set()
+            assert (first.result().status_code, patient.result().status_code) == (200, 200)
+            assert float(patient.result().headers["x-lexora-queue-wait-ms"]) > 200
 
 
 def test_a_user_stays_with_one_variant_and_the_weights_hold(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -133,7 +133,8 @@ class Jwt(_Section):
 
 
 class Auth(_Section):
-    """Who needs a key. Unless `required` says it, whoever asks on another address than this machine's own.
+    """Who needs a key. Unless `required` says it, whoever asks on another address than this machine's own, or where
+    `server.allowed_hosts` says that others come through a proxy.
 
     Prepared answers need one only if `prepared_answers` says so.
     """

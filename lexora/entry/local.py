@@ -347,6 +347,7 @@ class _Local:
                         log.error("the upstreams that were found cannot be used: %s", said)  # noqa: TRY400 - no bug
                     continue
                 self._gateway.setup = self._gateway.setup._replace(routes=routes)
+                self._lanes.keep(self._deployments())
                 if self._complete:
                     log.info("found upstreams: %s", ", ".join(routes.names))
 

@@ -107,41 +107,49 @@ class Monitor:
         """Runs for ever: tells `note` of every own deployment, each as soon as its server has answered or not."""
         while True:
             try:
-                await self._look(deployments(), note)
+                await self._look(deployments, note)
             except Exception:
                 log.exception("looking at the upstreams failed")  # the next round may be well
             await asyncio.sleep(self._interval)
 
-    async def _look(self, deployments: Iterable[Deployment], note: Callable[[Deployment, ServerFacts], None]) -> None:
+    async def _look(
+        self, deployments: Callable[[], Iterable[Deployment]], note: Callable[[Deployment, ServerFacts], None]
+    ) -> None:
         self._look_at_gpus()
-        by_server: dict[str, list[Deployment]] = {}
-        for deployment in deployments:
+        own: dict[str, Deployment] = {}
+        for deployment in deployments():
             if deployment.origin == "own":
-                by_server.setdefault(deployment.base_url, []).append(deployment)
-        self._servers = {url: self._servers.get(url) or _Server() for url in by_server}
-        await asyncio.gather(*(self._look_at(url, own, note) for url, own in by_server.items()))
+                own.setdefault(deployment.base_url, deployment)
+        self._servers = {url: self._servers.get(url) or _Server() for url in own}
+        await asyncio.gather(*(self._look_at(deployment, deployments, note) for deployment in own.values()))
 
     async def _look_at(
-        self, url: str, deployments: list[Deployment], note: Callable[[Deployment, ServerFacts], None]
+        self,
+        one: Deployment,
+        deployments: Callable[[], Iterable[Deployment]],
+        note: Callable[[Deployment, ServerFacts], None],
     ) -> None:
+        """Looks at the server of a deployment, and tells of all that are there by then."""
+        url = one.base_url
         server = self._servers[url]
         was_reachable = server.reachable
-        await self._ask(server, deployments)
+        status = await self._ask(server, one)
+        own = [deployment for deployment in deployments() if deployment.origin == "own" and deployment.base_url == url]
+        server.learn_from_look(status, sum(map(self._answers, own)))
         if server.reachable != was_reachable:
-            _say(url, deployments, server.reachable, was_reachable)
-        for deployment in deployments:
+            _say(url, own, server.reachable, was_reachable)
+        for deployment in own:
             concurrency = deployment.concurrency or server.concurrency
             note(deployment, ServerFacts(server.reachable, server.running, server.waiting, concurrency))
 
-    async def _ask(self, server: _Server, deployments: list[Deployment]) -> None:
-        deployment = deployments[0]
+    async def _ask(self, server: _Server, deployment: Deployment) -> int:
+        """Asks it for its load, and whether it is there: the status with which it answers that."""
         headers = _headers(deployment)
         status, _ = await fetch(self._client, f"{deployment.base_url}/models", headers, self._look_seconds)
-        server.learn_from_look(status, sum(map(self._answers, deployments)))
         server.running = server.waiting = None
         root = deployment.base_url.removesuffix("/v1")
         if not _is_there(status):
-            return
+            return status
         if deployment.provider == "vllm":
             _, body = await fetch(self._client, f"{root}/metrics", headers)
             metrics = body.split(b"\n")
@@ -151,6 +159,7 @@ class Monitor:
         elif deployment.provider == "llamacpp":
             _, body = await fetch(self._client, f"{root}/props", headers)
             server.concurrency = _slots(body) or server.concurrency
+        return status
 
     def _look_at_gpus(self) -> None:
         """In a thread of its own, as a driver may hang; then nothing is known."""

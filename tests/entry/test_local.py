@@ -434,6 +434,8 @@ def test_a_server_that_comes_up_later_is_found_within_seconds(tmp_path: Path) ->
             assert found(sample) == ["found upstreams: qwen3-32b"]
             assert [chat(gateway).status_code for gateway in (without, sample)] == [200, 200]
             assert [request["model"] for request in vllm.chats] == ["served", "served"]
+            circuits = httpx2.get(f"{sample.url}/stats").json()["circuits"]
+            assert list(circuits) == ["vllm/served"]  # and no more under the path, by which nobody goes
 
 
 def test_weights_prices_and_fallbacks_are_those_of_the_model_map(tmp_path: Path) -> None:

@@ -134,6 +134,30 @@ def test_a_server_without_figures_is_there_all_the_same(vllm: Vllm) -> None:
     assert facts == ServerFacts(reachable=True, running=None, waiting=None, concurrency=None)
 
 
+def test_what_is_gone_when_its_server_answers_is_not_told_of(vllm: Vllm) -> None:
+    gone, new = deployment(vllm.base_url, name="gone"), deployment(vllm.base_url, name="new")
+    asked = iter([[gone]])
+    told: list[Deployment] = []
+
+    async def run() -> None:
+        client = HttpClient()
+        enough = asyncio.Event()
+
+        def note(noted: Deployment, _: ServerFacts) -> None:
+            told.append(noted)
+            enough.set()
+
+        monitor = Monitor(client, lambda _: 0, 0.01, 0.2, lambda: None)
+        task = asyncio.create_task(monitor.watch(lambda: next(asked, [new]), note))
+        await enough.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        client.close()
+
+    asyncio.run(run())
+    assert told == [new]
+
+
 def test_a_server_that_is_away_does_not_delay_the_others(vllm: Vllm) -> None:
     away = deployment(f"http://127.0.0.1:{free_port()}/v1")
     found = rounds(2, away, deployment(vllm.base_url))

@@ -193,6 +193,14 @@ def test_space_does_not_come_twice(pair: Pair) -> None:
     assert text_of(events(pair.ask(stream=True))) == "one two"
 
 
+def test_odd_chunks_of_the_one_that_goes_on_reach_the_client_as_they_are(pair: Pair) -> None:
+    odd = b'data: {"choices":[{"index":0,"delta":{"content":"two"}}],"usage":{"prompt_tokens":"many"}}\n\n'
+    pair.play([STREAM_HEAD, piece(token("one ")), Reset()], stream(odd, token(" three"), finish(), DONE))
+    response = pair.ask(stream=True, stream_options={"include_usage": True})
+    assert text_of(events(response)) == "one two three"
+    assert pair.record(response)["outcome"] == "completed"
+
+
 def test_a_stream_that_breaks_before_its_first_word_begins_anew(pair: Pair) -> None:
     pair.play([STREAM_HEAD, piece(ROLE), Reset()], stream(ROLE, token("whole"), finish(), DONE))
     response = pair.ask(stream=True)

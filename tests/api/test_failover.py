@@ -281,6 +281,28 @@ def test_a_circuit_opens_probes_and_closes(tmp_path_factory: pytest.TempPathFact
             assert [post(gateway, model="chat").status_code for _ in range(2)] == [200, 200]
 
 
+def test_one_request_at_a_time_tries_whatever_becomes_of_earlier_ones(tmp_path_factory: pytest.TempPathFactory) -> None:
+    go = {"early": threading.Event(), "probe": threading.Event()}
+    wrong = json_response({"error": {"message": "bad temperature"}}, "400 Bad Request")
+    scripts: dict[str, Script] = {name: [Until(event), wrong] for name, event in go.items()}
+    with recorded_upstream([b""]) as upstream:
+        upstream.play_as_asked({**scripts, "fails": [json_response({}, "500 Internal Server Error")], "good": [GOOD]})
+        config = {"models": {"m": deployments(upstream)}, "circuit": {"failures": 1, "cooldown_seconds": 0.3}}
+        with running_gateway(tmp_path_factory.mktemp("probe"), config) as gateway, ThreadPoolExecutor(2) as pool:
+            early = pool.submit(post, gateway, script="early")
+            upstream.wait_until_received(1)
+            assert post(gateway, script="fails").status_code == 502
+            time.sleep(0.35)
+            probe = pool.submit(post, gateway, script="probe")
+            upstream.wait_until_received(3)
+            go["early"].set()
+            assert early.result().status_code == 400
+            assert post(gateway, script="good").json()["error"]["code"] == "circuit_open"
+            go["probe"].set()
+            assert probe.result().status_code == 400
+            assert post(gateway, script="good").status_code == 200
+
+
 def test_a_request_waits_for_a_place_as_long_as_it_says_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
     go = threading.Event()
     with recorded_upstream([Until(go), GOOD], [GOOD]) as upstream:

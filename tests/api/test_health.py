@@ -56,6 +56,16 @@ def test_a_server_that_goes_away_and_comes_back(folder: Path) -> None:
             assert health_of(running, "healthy")["vllm_status"] == "connected"
 
 
+def test_of_a_vllm_at_which_nobody_has_looked_nothing_is_said(folder: Path) -> None:
+    with fake_server("up") as server:
+        server.delay = 2
+        own = {"provider": "vllm", "base_url": f"{server.url}/v1", "model": "up"}
+        with running_gateway(folder, models_config(m=own)) as running:
+            assert "vllm_status" not in health_of(running, "healthy")
+            url = f"{running.url}/health"
+            wait_until(lambda: httpx2.get(url).json().get("vllm_status") == "connected", "the server to be seen", 10)
+
+
 def test_a_server_that_is_slow_to_be_looked_at_gets_the_requests_all_the_same(folder: Path) -> None:
     with fake_server("up") as server, fake_server("up", text="paid") as other:
         server.delay = 1.5

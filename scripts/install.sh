@@ -36,6 +36,7 @@ fi
 cat <<NEXT
 Lexora is in $prefix. Next:
   1. look through $prefix/config.yaml
-  2. $source_dir/scripts/setup_systemd.sh --vllm    (without --vllm if vLLM's unit is your own)
-  3. after an upgrade: systemctl restart spirrow-lexora
+  2. a first key: sudo -u $user $prefix/venv/bin/lexora keys create --user NAME --config $prefix/config.yaml
+  3. $source_dir/scripts/setup_systemd.sh --vllm    (without --vllm if vLLM's unit is your own)
+  4. after an upgrade: systemctl restart spirrow-lexora
 NEXT

@@ -12,8 +12,8 @@ from lexora.core.gateway import Gateway
 
 
 class HealthFacts(NamedTuple):
-    """What is known: of each deployment whether it can answer (None: nobody knows), whether vLLM can (None: there is
-    none), and used and total bytes of the GPUs' memory.
+    """What is known: of each deployment whether it can answer, whether vLLM can (both None while nobody knows, or if
+    there is none), and used and total bytes of the GPUs' memory.
     """
 
     up: Mapping[str, bool | None] = {}

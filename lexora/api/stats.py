@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope, Send
 
 from lexora.api.http import send_json
-from lexora.core.errors import InvalidRequest, LexoraError
+from lexora.core.errors import SOON, InvalidRequest, LexoraError
 from lexora.core.stats import ERRORS_SECONDS, StatsSource, report
 
 MOST_HOURS = 744
@@ -23,6 +23,7 @@ class StatsUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "stats_unavailable"
+    default_headers = SOON
 
 
 class StatsEndpoint:

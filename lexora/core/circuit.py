@@ -17,15 +17,17 @@ class CircuitRules(NamedTuple):
 class Circuit:
     """Closed, it lets everything through; open, nothing; when its time is up, one request: its success closes it.
 
-    `now` gives seconds that never go back.
+    `now` gives seconds that never go back. `successes` counts what went well so far.
     """
 
     def __init__(self, rules: CircuitRules, now: Callable[[], float]) -> None:
         self.rules = rules
+        self.successes = 0
         self._now = now
         self._failures = 0
         self._open_until = 0.0  # 0: closed
-        self._probing = False
+        self._probes = 0
+        self._probe = 0  # the number of the one under way; 0: none is
 
     @property
     def state(self) -> str:
@@ -34,34 +36,46 @@ class Circuit:
             return "closed"
         return "open" if self._now() < self._open_until else "half_open"
 
-    def enter(self) -> None:
-        """A request wants to go through. Raises Busy if it may not; else what became of it must be told."""
+    def enter(self) -> int:
+        """A request wants to go through. Raises Busy if it may not; else what became of it must be told.
+
+        Returns its number if it is the one that tries, else 0: `failed` and `left` want it back.
+        """
         if not self._open_until:
-            return
+            return 0
         left = self._open_until - self._now()
-        if left > 0 or self._probing:
+        if left > 0 or self._probe:
             seconds = max(1, ceil(left))
             raise Busy(
                 f"This deployment has failed again and again; it is tried again in {seconds} s.",
                 code="circuit_open",
                 headers=((b"retry-after", b"%d" % seconds),),
             )
-        self._probing = True
+        self._probes += 1
+        self._probe = self._probes
+        return self._probe
 
     def succeeded(self) -> None:
+        self.successes += 1
         self._failures = 0
         self._open_until = 0.0
-        self._probing = False
+        self._probe = 0
 
-    def failed(self) -> None:
+    def failed(self, probe: int) -> None:
         self._failures += 1
-        if self._probing or self._failures >= self.rules.failures:
+        if self._ends(probe) or self._failures >= self.rules.failures:
             self.rest(self.rules.cooldown_seconds)
-        self._probing = False
 
-    def left(self) -> None:
+    def left(self, probe: int) -> None:
         """It ended in a way that tells nothing about the deployment."""
-        self._probing = False
+        self._ends(probe)
+
+    def _ends(self, probe: int) -> bool:
+        """Whether it is the one under way, which is over then. Others may be from before the circuit opened."""
+        if not probe or probe != self._probe:
+            return False
+        self._probe = 0
+        return True
 
     def rest(self, seconds: float) -> None:
         """Opens it for so long: the deployment has asked for it, or has failed too often."""

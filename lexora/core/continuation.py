@@ -40,37 +40,47 @@ class Continuation:
 
     def __init__(self, head: bytes, so_far: SoFar) -> None:
         text = so_far.text
-        first: dict[str, Any] = next(_chunks(head), {})
+        first: dict[str, Any] = next(filter(None, map(_chunk, head.split(b"\n\n"))), {})
         self._facts: dict[str, Any] = {name: first[name] for name in ("id", "created") if name in first}
         self._space = text[len(text.rstrip()) :]
         self._tokens = so_far.tokens
 
     def rewrite(self, frames: bytes) -> bytes:
-        """The same frames with the answer's own id, without a second role and with usage that counts both parts."""
+        """The same frames with the answer's own id, without a second role and with usage that counts both parts.
+
+        What is of no known form is left as it is.
+        """
         lines = []
         for frame in frames.split(b"\n\n"):
-            if frame.startswith(_DATA):
-                chunk = self._rewritten(_decode(frame[len(_DATA) :]))
-                lines.append(_DATA + _encode(chunk) if chunk else b"")
-            else:
+            chunk = _chunk(frame)
+            if chunk is None:
                 lines.append(frame)
+            elif self._adapt(chunk):
+                lines.append(_DATA + _encode(chunk | self._facts))
         return b"".join(line + b"\n\n" for line in lines if line)
 
-    def _rewritten(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
-        chunk |= self._facts
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
+    def _adapt(self, chunk: dict[str, Any]) -> bool:
+        """Takes out of a chunk what the client has already; False if nothing is left."""
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            delta = (choice.get("delta") or {}) if isinstance(choice, dict) else None
+            if not isinstance(delta, dict):
+                continue
             delta.pop("role", None)
-            if delta.get("content"):
+            if isinstance(delta.get("content"), str):
                 delta["content"] = self._without_space(delta["content"])
             if not any(delta.values()) and not choice.get("finish_reason"):
-                return None  # all that it said is said
+                return False
         usage = chunk.get("usage")
         if isinstance(usage, dict):
-            for name, more in (("prompt_tokens", -self._tokens), ("completion_tokens", self._tokens)):
-                usage[name] = max(0, (usage.get(name) or 0) + more)
-            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-        return chunk
+            self._add_first_part(usage)
+        return True
+
+    def _add_first_part(self, usage: dict[str, Any]) -> None:
+        prompt, completion = (usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens"))
+        if isinstance(prompt, int) and isinstance(completion, int):
+            prompt, completion = max(0, prompt - self._tokens), max(0, completion + self._tokens)
+            usage |= {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def _without_space(self, content: str) -> str:
         """The text less the space that the client has already."""
@@ -81,5 +91,12 @@ class Continuation:
         return content
 
 
-def _chunks(frames: bytes) -> Any:
-    return (_decode(frame[len(_DATA) :]) for frame in frames.split(b"\n\n") if frame.startswith(_DATA))
+def _chunk(frame: bytes) -> dict[str, Any] | None:
+    """The chunk in a frame; None for a comment, and for what only a reader that looks at less of it can read."""
+    if not frame.startswith(_DATA):
+        return None
+    try:
+        chunk = _decode(frame[len(_DATA) :])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return chunk if isinstance(chunk, dict) else None

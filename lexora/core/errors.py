@@ -32,6 +32,11 @@ LexoraError
 from math import ceil
 from typing import ClassVar
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
+# For what cannot be reached now and may be there at any moment: seconds.
+SOON: Headers = ((b"retry-after", b"2"),)
+
 
 class LexoraError(Exception):
     """An error that the client is told about, in OpenAI's envelope."""
@@ -39,6 +44,7 @@ class LexoraError(Exception):
     status: int = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
+    default_headers: ClassVar[Headers] = ()
 
     def __init__(
         self,
@@ -46,13 +52,13 @@ class LexoraError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        headers: Headers = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code or self.default_code
-        self.headers = headers
+        self.headers = headers or self.default_headers
 
     def envelope(self) -> dict[str, dict[str, str | None]]:
         """The body of the response (https://platform.openai.com/docs/guides/error-codes)."""
@@ -125,12 +131,14 @@ class AuthUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "auth_unavailable"
+    default_headers = SOON
 
 
 class LimitsUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "limits_unavailable"
+    default_headers = SOON
 
 
 class NoModelConnected(LexoraError):
@@ -143,6 +151,7 @@ class AnswersUnavailable(LexoraError):
     status = 503
     type = "service_unavailable"
     default_code = "answers_unavailable"
+    default_headers = SOON
 
 
 class ResponsesUnavailable(LexoraError):

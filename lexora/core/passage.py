@@ -100,6 +100,7 @@ class Passage:
         self._called_at: float | None = None
         self._sent = 0
         self._lane: Lane | None = None
+        self._probe = 0
         self._place: Place | None = None
         self._error: LexoraError | None = None
         self._failed_attempts: list[dict[str, Any]] = []
@@ -135,7 +136,7 @@ class Passage:
         record.upstream_model = deployment.model
         self._expire_in(self._seconds)
         lane = traffic.lanes.of(deployment)
-        lane.circuit.enter()
+        self._probe = lane.circuit.enter()
         self._lane = lane
         free = deployment.is_free
         bound = 0
@@ -157,7 +158,7 @@ class Passage:
         assert self._lane is not None
         assert self._lane.queue is not None
         place = self._place = await self._lane.queue.enter(
-            self._loop, record.user_id or "", record.priority or "normal"
+            self._loop, record.user_id or "", record.priority or "normal", self.request.known.x_timeout
         )
         record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
         record.queue_position = place.position
@@ -199,7 +200,7 @@ class Passage:
             decision = decision._replace(action="give_up")
         lane, self._lane = self._lane, None
         if lane is not None:
-            _tell(lane, error, decision)
+            _tell(lane, self._probe, error, decision)
         bystander = isinstance(error, _BYSTANDERS) or (self.continuing and isinstance(error, UpstreamRefused))
         if self._error is None or not bystander:
             self._error = error
@@ -296,7 +297,7 @@ class Passage:
         lane, self._lane = self._lane, None
         if lane is not None:
             if failed:
-                lane.circuit.left()
+                lane.circuit.left(self._probe)
             else:
                 lane.circuit.succeeded()
         self._leave()
@@ -318,12 +319,12 @@ class Passage:
             self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost or 0.0))
 
 
-def _tell(lane: Lane, error: LexoraError, decision: Decision) -> None:
+def _tell(lane: Lane, probe: int, error: LexoraError, decision: Decision) -> None:
     """What a failure says about its deployment."""
     if decision.at_fault:
-        lane.circuit.failed()
+        lane.circuit.failed(probe)
     else:
-        lane.circuit.left()
+        lane.circuit.left(probe)
     if isinstance(error, UpstreamError) and error.retry_after and decision.action == "next":
         lane.circuit.rest(min(error.retry_after, _MOST_REST_SECONDS))
 

@@ -18,7 +18,7 @@ _MOST_RETRY_SECONDS = 60
 
 
 class QueueRules(NamedTuple):
-    """At most `max_size` wait, each for at most `timeout` seconds.
+    """At most `max_size` wait, each for at most `timeout` seconds unless it says otherwise.
 
     `high`, `normal` and `low` are the classes' numbers: the lower goes first, and whoever waits gains one point every
     `ageing_seconds`.
@@ -141,11 +141,17 @@ class Queue:
         self.running += 1
         return Place(self)
 
-    async def enter(self, loop: AbstractEventLoop, user: str, priority: Priority) -> Place:
-        """A place, as soon as there is one. Raises Busy: `queue_full`, or `queue_timeout` after waiting in vain."""
+    async def enter(
+        self, loop: AbstractEventLoop, user: str, priority: Priority, seconds: float | None = None
+    ) -> Place:
+        """A place, as soon as there is one; waits for at most `seconds`, or the rules' timeout if None.
+
+        Raises Busy: `queue_full`, or `queue_timeout` after waiting in vain.
+        """
         if place := self.try_enter():
             return place
         rules = self.rules
+        seconds = seconds or rules.timeout
         line = self._lines[priority]
         position = self._position(user, priority)
         if self.waiting >= rules.max_size:
@@ -156,7 +162,7 @@ class Queue:
             self._moved.append(waiter.arrived)
         line.add(waiter)
         self.waiting += 1
-        timer = loop.call_later(rules.timeout, self._time_out, line, waiter)
+        timer = loop.call_later(seconds, self._time_out, line, waiter)
         try:
             called = await waiter.turn
         except BaseException:  # cancelled: the client has left, or its deadline is over
@@ -169,7 +175,7 @@ class Queue:
         finally:
             timer.cancel()
         if not called:
-            problem = f"No place at this model became free within {rules.timeout:g} s."
+            problem = f"No place at this model became free within {seconds:g} s."
             raise self._busy("queue_timeout", problem, self._position(user, priority))
         return Place(self, self._now() - waiter.arrived, position)
 

@@ -5,21 +5,20 @@ import time
 from lexora.core.auth import Auth
 from lexora.core.ports import KeyStore, TokenVerifier
 from lexora.entry.config import Auth as AuthSettings
-from lexora.entry.config import Jwt, Settings
-from lexora.entry.listen import LOOPBACK
+from lexora.entry.config import Jwt
 
 
-def create_auth(settings: Settings, keys: KeyStore, address: str) -> Auth:
-    """Auth as the config says for a gateway that listens on `address`."""
+def create_auth(settings: AuthSettings, keys: KeyStore, *, exposed: bool) -> Auth:
+    """Auth as the config says; `exposed` says that others than those on this machine may reach the gateway."""
     auth = Auth(keys, None, required=True, prepared=True, now=time.time)
-    change_auth(auth, settings.auth, address)
+    change_auth(auth, settings, exposed=exposed)
     return auth
 
 
-def change_auth(auth: Auth, settings: AuthSettings, address: str, before: AuthSettings | None = None) -> None:
+def change_auth(auth: Auth, settings: AuthSettings, before: AuthSettings | None = None, *, exposed: bool) -> None:
     """The same for one that is in use; `before` are the settings that it has."""
     jwt = settings.jwt
-    auth.required = address not in LOOPBACK if settings.required is None else settings.required
+    auth.required = exposed if settings.required is None else settings.required
     auth.prepared = settings.prepared_answers
     if before is None or jwt != before.jwt:  # else it keeps the issuer's keys
         auth.tokens = _verifier(jwt) if jwt else None

@@ -34,7 +34,7 @@ from lexora.api.errors import ErrorLayer
 from lexora.api.http import headers_of
 from lexora.core.auth import Auth
 from lexora.core.circuit import CircuitRules
-from lexora.core.errors import CredentialMissing, HostNotAllowed
+from lexora.core.errors import SOON, CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.keys import Limits
 from lexora.core.lanes import Lanes
@@ -148,7 +148,8 @@ class _Aws:
             secret = (self.secrets.get(name, fresh=fresh) or "").strip()
         except OSError as error:
             log.error("the secret %s cannot be read: %s", name, error)  # noqa: TRY400 - not a bug
-            raise CredentialMissing(f"The key {name} cannot be read at the moment. Try again soon.") from None
+            problem = f"The key {name} cannot be read at the moment. Try again soon."
+            raise CredentialMissing(problem, headers=SOON) from None
         if not (secret and secret.isascii() and secret.isprintable()):
             how = f"make secrets-set ENV={self._variables.lexora_environment} NAME={name}"
             raise CredentialMissing(f"The key {name} is not set. Set it with: {how}")

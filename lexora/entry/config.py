@@ -59,7 +59,8 @@ class Priorities(_Section):
 
 
 class Queue(_Section):
-    """What waits for a place at an own model server: at most `max_size`, each for at most `default_timeout` seconds.
+    """What waits for a place at an own model server: at most `max_size`, each for at most `default_timeout` seconds, or
+    as long as its own `x_timeout` says.
 
     Of `priorities` the lower goes first; whoever waits gains one point every `ageing_seconds`.
     """
@@ -132,7 +133,8 @@ class Jwt(_Section):
 
 
 class Auth(_Section):
-    """Who needs a key. Unless `required` says it, whoever asks on another address than this machine's own.
+    """Who needs a key. Unless `required` says it, whoever asks on another address than this machine's own, or where
+    `server.allowed_hosts` says that others come through a proxy.
 
     Prepared answers need one only if `prepared_answers` says so.
     """

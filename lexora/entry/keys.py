@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import json
+import os
+import pwd
 import secrets
 import sys
 import time
@@ -31,13 +33,31 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
     Unless `make`, it must be there: whoever wants to see or end a key and names the wrong folder is told so.
     """
     path = data_folder(data, load_settings(config)) / "lexora.db"
-    if not make and not path.exists():
-        raise ConfigError(f"there are no keys in {path.parent}; name the gateway's folder with --data")
     try:
+        if not path.exists():
+            if not make:
+                raise ConfigError(f"there are no keys in {path.parent}; name the gateway's folder with --data")
+            _require_owner(path.parent)
         with contextlib.closing(SqliteKeys(path)) as keys:
             yield keys
     except OSError as error:
         raise ConfigError(f"the keys cannot be used: {error}") from None
+
+
+def _require_owner(folder: Path) -> None:
+    """Raises ConfigError if root is about to make a file there that the folder's owner could not write to."""
+    if os.geteuid() != 0 or not folder.exists():
+        return
+    owner = folder.stat().st_uid
+    if owner != 0:
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        raise ConfigError(
+            f"{folder} belongs to {name}, whose gateway could not write to a file that root makes there; "
+            f"run this as that user: sudo -u '{name}' lexora keys …"
+        )
 
 
 def run(options: argparse.Namespace, keys: KeyStore) -> None:

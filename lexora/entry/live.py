@@ -35,13 +35,14 @@ class Live:
     def health(self, deployments: Iterable[Deployment]) -> HealthFacts:
         """Which deployments can answer: their server does, and their circuit is not open."""
         up: dict[str, bool | None] = {}
-        vllm: bool | None = None
+        vllm: set[bool | None] = set()
         for deployment in deployments:
             lane = self._lanes.of(deployment)
             up[deployment.label] = False if lane.circuit.state == "open" else lane.up
             if deployment.provider == "vllm":
-                vllm = bool(vllm) or lane.up is not False
-        return HealthFacts(up, vllm, self._monitor.gpu_memory)
+                vllm.add(lane.up)
+        connected = True in vllm or (False if vllm == {False} else None)
+        return HealthFacts(up, connected, self._monitor.gpu_memory)
 
     def gauges(self) -> Iterator[Gauge]:
         """The same for Prometheus, and the memory of the GPUs here."""

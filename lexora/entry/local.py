@@ -140,7 +140,7 @@ class _Local:
         folder = data_folder(options.data, settings)
         self._database = folder / "lexora.db"
         self._lanes = Lanes(queue_rules(settings), circuit_rules(settings), time.monotonic)
-        self._monitor = Monitor(self._client)
+        self._monitor = Monitor(self._client, lambda deployment: self._lanes.of(deployment).circuit.successes)
         self._live = Live(self._lanes, self._monitor)
         self._limits = MemoryLimits(time.time)
         try:
@@ -167,7 +167,9 @@ class _Local:
 
         self._ledger = BatchedLedger(sinks, journal)
         self._upstream = HttpUpstream(self._client, credential_of, trace)
-        self._auth = create_auth(settings, self._keys, self._address)
+        # A name of its own on loopback is that of a proxy or tunnel, through which others come.
+        self._exposed = self._address not in LOOPBACK or bool(settings.server.allowed_hosts)
+        self._auth = create_auth(settings.auth, self._keys, exposed=self._exposed)
         self._recovered = recovered
 
     @property
@@ -233,7 +235,7 @@ class _Local:
             take_connections(self._ops_listener)
             start(self._serve_operations(self._ops_listener, operations))
         print(
-            start_screen(self._listener, setup, self._database, key_needed=self._auth.required),
+            start_screen(self._listener, setup, self._database, key_needed=self._auth.required, exposed=self._exposed),
             file=sys.stderr,
             flush=True,
         )
@@ -291,7 +293,7 @@ class _Local:
             gateway.traffic.limiter.rules = limit_rules(settings)
             self._lanes.change(queue_rules(settings), circuit_rules(settings))
             self._lanes.keep(self._deployments())
-            change_auth(self._auth, settings.auth, self._address, before.auth)
+            change_auth(self._auth, settings.auth, before.auth, exposed=self._exposed)
         self._configure_log(settings.logging)
         said = f"reloaded: {len(setup.routes.names)} models, {len(setup.catalogue.prompts)} prompts"
         log.info(said)
@@ -345,6 +347,7 @@ class _Local:
                         log.error("the upstreams that were found cannot be used: %s", said)  # noqa: TRY400 - no bug
                     continue
                 self._gateway.setup = self._gateway.setup._replace(routes=routes)
+                self._lanes.keep(self._deployments())
                 if self._complete:
                     log.info("found upstreams: %s", ", ".join(routes.names))
 

@@ -12,13 +12,15 @@ from lexora import __version__
 from lexora.core.gateway import Setup
 from lexora.core.model_map import Deployment
 from lexora.core.routing import HOW_TO_CONNECT
-from lexora.entry.listen import LOOPBACK
 
 _MOST_LISTED = 12
 
 
-def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_needed: bool) -> str:
-    """The start-up screen: address, models and where each goes, data, who may ask, a request to try."""
+def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_needed: bool, exposed: bool) -> str:
+    """The start-up screen: address, models and where each goes, data, who may ask, a request to try.
+
+    `exposed` says that others than those on this machine may reach it.
+    """
     url = _url(listener)
     prompts = setup.catalogue.prompts
     answers = sum(prompt.variants for prompt in prompts)
@@ -32,8 +34,8 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_n
     ]
     if key_needed:
         lines += _section("keys", ["a model needs one: lexora keys create --user NAME"])
-    elif listener.getsockname()[0] not in LOOPBACK:
-        lines += _section("note", ["whoever can reach this address can use these models"])
+    elif exposed:
+        lines += _section("note", ["whoever can reach this gateway can use these models"])
     body = msgspec.json.encode({"messages": [{"role": "user", "content": prompts[0].prompt if prompts else "Hello"}]})
     curl = ["curl", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body.decode()]
     return "\n".join(["", *lines, "  try it", f"    {shlex.join(curl)}", ""])

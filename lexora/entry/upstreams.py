@@ -11,7 +11,7 @@ import msgspec
 from pydantic import ValidationError
 
 from lexora.adapters.http_client import HttpClient, Origin
-from lexora.core.errors import UpstreamError
+from lexora.core.errors import UpstreamError, UpstreamUnreachable
 from lexora.core.model_map import Deployment, ModelMap, Route
 from lexora.core.routing import Routes, Wildcard
 from lexora.entry.config import Backend, Settings
@@ -20,6 +20,8 @@ from lexora.providers.dialect import NOT_JSON
 from lexora.providers.table import PROVIDERS
 
 PROBE_SECONDS = 1.0
+# In the place of a status: nothing came in time, or there was no connection at all.
+SILENT, NOT_CONNECTED = 0, -1
 
 
 class ServedModel(msgspec.Struct):
@@ -167,25 +169,29 @@ async def served_models(
         return None
 
 
-async def fetch(client: HttpClient, url: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    """Status and body of `GET url`; 0 and nothing unless they come within PROBE_SECONDS."""
+async def fetch(
+    client: HttpClient, url: str, headers: Mapping[str, str] | None = None, seconds: float = PROBE_SECONDS
+) -> tuple[int, bytes]:
+    """Status and body of `GET url`; SILENT or NOT_CONNECTED and nothing unless they come within `seconds`."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     head = {"host": parts.netloc, "accept-encoding": "identity", "connection": "close", **(headers or {})}
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
+        async with asyncio.timeout(seconds):
             response = await client.send(
                 Origin(parts.hostname or "", parts.port or (443 if tls else 80), tls),
                 f"GET {parts.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"),
-                connect_timeout=PROBE_SECONDS,
+                connect_timeout=2 * seconds,  # a connection that is slow to come is an answer that is
             )
             try:
                 body = await response.read()
             finally:
                 response.close()
+    except UpstreamUnreachable:
+        return NOT_CONNECTED, b""
     except (TimeoutError, UpstreamError):
-        return 0, b""
+        return SILENT, b""
     return response.status, body
 
 

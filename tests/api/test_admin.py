@@ -97,3 +97,4 @@ def test_keys_that_cannot_be_written(web: httpx2.Client, keys: SqliteKeys) -> No
     keys.close()
     response = web.post("/admin/keys", json={"user_id": "ann"})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "auth_unavailable")
+    assert response.headers["retry-after"] == "2"

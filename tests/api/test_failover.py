@@ -1,8 +1,10 @@
 """Fallbacks, retries and circuits through a real gateway: who answers, what the client sees, what the record says."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import httpx2
@@ -19,6 +21,7 @@ from tests.support.recorded import (
     Reset,
     Script,
     Sleep,
+    Until,
     completion,
     error_event,
     finish,
@@ -190,6 +193,14 @@ def test_space_does_not_come_twice(pair: Pair) -> None:
     assert text_of(events(pair.ask(stream=True))) == "one two"
 
 
+def test_odd_chunks_of_the_one_that_goes_on_reach_the_client_as_they_are(pair: Pair) -> None:
+    odd = b'data: {"choices":[{"index":0,"delta":{"content":"two"}}],"usage":{"prompt_tokens":"many"}}\n\n'
+    pair.play([STREAM_HEAD, piece(token("one ")), Reset()], stream(odd, token(" three"), finish(), DONE))
+    response = pair.ask(stream=True, stream_options={"include_usage": True})
+    assert text_of(events(response)) == "one two three"
+    assert pair.record(response)["outcome"] == "completed"
+
+
 def test_a_stream_that_breaks_before_its_first_word_begins_anew(pair: Pair) -> None:
     pair.play([STREAM_HEAD, piece(ROLE), Reset()], stream(ROLE, token("whole"), finish(), DONE))
     response = pair.ask(stream=True)
@@ -268,6 +279,44 @@ def test_a_circuit_opens_probes_and_closes(tmp_path_factory: pytest.TempPathFact
             upstream.play([GOOD])
             time.sleep(1.05)
             assert [post(gateway, model="chat").status_code for _ in range(2)] == [200, 200]
+
+
+def test_one_request_at_a_time_tries_whatever_becomes_of_earlier_ones(tmp_path_factory: pytest.TempPathFactory) -> None:
+    go = {"early": threading.Event(), "probe": threading.Event()}
+    wrong = json_response({"error": {"message": "bad temperature"}}, "400 Bad Request")
+    scripts: dict[str, Script] = {name: [Until(event), wrong] for name, event in go.items()}
+    with recorded_upstream([b""]) as upstream:
+        upstream.play_as_asked({**scripts, "fails": [json_response({}, "500 Internal Server Error")], "good": [GOOD]})
+        config = {"models": {"m": deployments(upstream)}, "circuit": {"failures": 1, "cooldown_seconds": 0.3}}
+        with running_gateway(tmp_path_factory.mktemp("probe"), config) as gateway, ThreadPoolExecutor(2) as pool:
+            early = pool.submit(post, gateway, script="early")
+            upstream.wait_until_received(1)
+            assert post(gateway, script="fails").status_code == 502
+            time.sleep(0.35)
+            probe = pool.submit(post, gateway, script="probe")
+            upstream.wait_until_received(3)
+            go["early"].set()
+            assert early.result().status_code == 400
+            assert post(gateway, script="good").json()["error"]["code"] == "circuit_open"
+            go["probe"].set()
+            assert probe.result().status_code == 400
+            assert post(gateway, script="good").status_code == 200
+
+
+def test_a_request_waits_for_a_place_as_long_as_it_says_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
+    go = threading.Event()
+    with recorded_upstream([Until(go), GOOD], [GOOD]) as upstream:
+        config = {"models": {"m": deployments(upstream, concurrency=1)}, "queue": {"default_timeout": 0.2}}
+        with running_gateway(tmp_path_factory.mktemp("queue"), config) as gateway, ThreadPoolExecutor(2) as pool:
+            first = pool.submit(post, gateway)
+            upstream.wait_until_received()
+            patient = pool.submit(post, gateway, x_timeout=25)
+            refused = post(gateway)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_timeout")
+            time.sleep(0.2)  # then the patient one, who came first or with it, has waited that long as well
+            go.set()
+            assert (first.result().status_code, patient.result().status_code) == (200, 200)
+            assert float(patient.result().headers["x-lexora-queue-wait-ms"]) > 200
 
 
 def test_a_user_stays_with_one_variant_and_the_weights_hold(tmp_path_factory: pytest.TempPathFactory) -> None:

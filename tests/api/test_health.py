@@ -9,6 +9,7 @@ import pytest
 
 from lexora import __version__
 from lexora.api.health import _duration
+from tests.support.client import post
 from tests.support.fake_server import fake_server
 from tests.support.gateway import RunningGateway, free_port, models_config, running_gateway
 from tests.support.recorded import wait_until
@@ -53,6 +54,38 @@ def test_a_server_that_goes_away_and_comes_back(folder: Path) -> None:
         with fake_server("up", port=port):
             wait_until(lambda: httpx2.get(f"{running.url}/health").status_code == 200, "the server to be seen", 10)
             assert health_of(running, "healthy")["vllm_status"] == "connected"
+
+
+def test_of_a_vllm_at_which_nobody_has_looked_nothing_is_said(folder: Path) -> None:
+    with fake_server("up") as server:
+        server.delay = 2
+        own = {"provider": "vllm", "base_url": f"{server.url}/v1", "model": "up"}
+        with running_gateway(folder, models_config(m=own)) as running:
+            assert "vllm_status" not in health_of(running, "healthy")
+            url = f"{running.url}/health"
+            wait_until(lambda: httpx2.get(url).json().get("vllm_status") == "connected", "the server to be seen", 10)
+
+
+def test_a_server_that_is_slow_to_be_looked_at_gets_the_requests_all_the_same(folder: Path) -> None:
+    with fake_server("up") as server, fake_server("up", text="paid") as other:
+        server.delay = 1.5
+        own = {"provider": "vllm", "base_url": f"{server.url}/v1", "model": "up"}
+        paid = {"provider": "openai", "base_url": f"{other.url}/v1", "model": "up", "credential": None}
+        with running_gateway(folder, {"models": {"m": {"deployments": [own, paid]}}}) as running:
+            url = f"{running.url}/health"
+            wait_until(lambda: len(server.asked) > 1, "the first look to have an answer")
+            wait_until(lambda: httpx2.get(url).json().get("vllm_status") == "connected", "the server to be seen")
+            assert post(running).headers["x-lexora-origin"] == "own"
+
+
+def test_a_server_that_answers_chats_is_there_whatever_it_says_when_it_is_looked_at(folder: Path) -> None:
+    port = free_port()
+    own = {"provider": "vllm", "base_url": f"http://127.0.0.1:{port}/v1", "model": "up"}
+    with running_gateway(folder, models_config(m=own)) as running:
+        health_of(running, "unhealthy")
+        with fake_server("up", port=port, status=500):
+            assert post(running).status_code == 200
+            wait_until(lambda: httpx2.get(f"{running.url}/health").status_code == 200, "the server to be seen", 10)
 
 
 def test_without_models_prepared_answers_are_enough(folder: Path) -> None:

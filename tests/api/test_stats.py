@@ -98,3 +98,4 @@ def test_records_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
     with served(endpoint(tmp_path / "nowhere.db")) as url:
         response = httpx2.get(f"{url}/stats", headers={"authorization": "Bearer x"})
     assert (response.status_code, response.json()["error"]["code"]) == (503, "stats_unavailable")
+    assert response.headers["retry-after"] == "2"

@@ -26,8 +26,7 @@ def circuit(clock: Clock) -> Circuit:
 
 def fail(circuit: Circuit, times: int = 1) -> None:
     for _ in range(times):
-        circuit.enter()
-        circuit.failed()
+        circuit.failed(circuit.enter())
 
 
 def test_it_opens_after_failures_in_a_row(circuit: Circuit) -> None:
@@ -69,19 +68,41 @@ def test_a_probe_that_fails_opens_it_again(circuit: Circuit, clock: Clock) -> No
 def test_a_probe_that_tells_nothing_makes_way_for_the_next(circuit: Circuit, clock: Clock) -> None:
     fail(circuit, 3)
     clock.now += 10
-    circuit.enter()
-    circuit.left()
+    circuit.left(circuit.enter())
     circuit.enter()
 
 
 def test_late_failures_of_earlier_requests_do_not_take_the_probe_away(circuit: Circuit, clock: Clock) -> None:
-    for _ in range(5):
-        circuit.enter()
-    for _ in range(3):
-        circuit.failed()
+    numbers = [circuit.enter() for _ in range(6)]
+    for number in numbers[:3]:
+        circuit.failed(number)
     clock.now += 10
-    circuit.failed()
+    probe = circuit.enter()
+    circuit.left(numbers[3])
+    with pytest.raises(Busy):
+        circuit.enter()
+    circuit.failed(numbers[4])
     assert circuit.state == "open"
+    clock.now += 10
+    with pytest.raises(Busy):  # it has not come back yet
+        circuit.enter()
+    circuit.left(probe)
+    assert circuit.enter()
+
+
+def test_a_probe_whose_time_is_over_counts_as_any_other(circuit: Circuit, clock: Clock) -> None:
+    fail(circuit, 3)
+    clock.now += 10
+    late = circuit.enter()
+    circuit.succeeded()  # a request from before
+    circuit.failed(late)
+    assert circuit.state == "closed"
+    fail(circuit, 2)
+    clock.now += 10
+    circuit.enter()
+    circuit.left(late)
+    with pytest.raises(Busy):
+        circuit.enter()
 
 
 def test_it_rests_for_as_long_as_it_is_asked_to(circuit: Circuit, clock: Clock) -> None:

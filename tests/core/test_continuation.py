@@ -71,6 +71,30 @@ def test_usage_counts_both_parts() -> None:
     assert out[0]["usage"] == {"prompt_tokens": 15, "completion_tokens": 15, "total_tokens": 30}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": "many", "completion_tokens": [2]}}',
+        b'{"choices": [{"delta": {"content": ["x"]}}], "usage": "none"}',
+        b'{"choices": [{"delta": "x"}]}',
+        b'{"choices": ["x"]}',
+        b'{"choices": "x"}',
+    ],
+)
+def test_what_has_no_known_form_is_left_as_it_is(odd: bytes) -> None:
+    assert rewritten(SoFar("Paris ", 1), b"data: " + odd + b"\n\n") == [
+        {**json.loads(odd), "id": "first", "created": 1}
+    ]
+
+
+@pytest.mark.parametrize("odd", [b'{"id": "x", "more": 1e400}', b'{"id": "x", "more": "\xff"}'])
+def test_what_cannot_be_read_passes(odd: bytes) -> None:
+    frames = b"data: " + odd + b"\n\n"
+    assert Continuation(HEAD, SoFar("x", 1)).rewrite(frames) == frames
+    # Nor does it matter where it was the first that the client got.
+    assert Continuation(frames, SoFar("x", 1)).rewrite(HEAD + chunk({"content": "y"})).count(b"data: ") == 1
+
+
 def test_comments_pass() -> None:
     assert Continuation(HEAD, SoFar("x", 1)).rewrite(b": hello\n\n") == b": hello\n\n"
 

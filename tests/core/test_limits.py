@@ -195,8 +195,9 @@ def test_when_the_store_fails_own_deployments_go_on_and_paid_ones_do_not() -> No
     desk.store.failing = True
     reservation = desk.admit()
     assert reservation.uncounted
-    with pytest.raises(LimitsUnavailable):
+    with pytest.raises(LimitsUnavailable) as error:
         reservation.pay(1)
+    assert refused(error)["retry-after"] == "2"
     reservation.settle(1, 0)
     desk.admit()
     assert desk.complaints == ["limits cannot be counted: the store is down"]

@@ -62,6 +62,11 @@ def test_systemd_takes_the_units_and_finds_the_gateway_well_shut(tmp_path: Path)
 def test_installing_again_keeps_config_and_data(tmp_path: Path) -> None:
     prefix = tmp_path / "lexora"
     run(SCRIPTS / "install.sh", PREFIX=str(prefix), SERVICE_USER="root")
+    page = (ROOT / "docs" / "gpu-host.md").read_text()
+    (command,) = re.findall(r"`sudo -u spirrow (\S+/lexora keys create [^`]+)`", page)
+    made = run(*command.replace("/opt/spirrow/lexora", str(prefix)).split())
+    assert made.startswith("sk-lexora-")
+    assert (prefix / "data" / "lexora.db").exists()
     (prefix / "config.yaml").write_text("server: {port: 18001}\n")
     (prefix / "data" / "kept").write_text("kept")
     package = next((prefix / "venv" / "lib").glob("python*/site-packages/lexora"))

@@ -198,6 +198,7 @@ def test_the_disk_is_full_for_a_while(folder: Path) -> None:
             refused = ask_all(gateway, requests(50, "paid"))
             assert set(statuses(refused)) == {503}
             assert {body_of(answer)["error"]["code"] for answer in refused} == {"limits_unavailable"}
+            assert {answer.headers["retry-after"] for answer in refused} == {"2"}
             check_at_rest(gateway)
             filler.unlink()
             wait_until(

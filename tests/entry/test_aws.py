@@ -507,6 +507,7 @@ def test_secrets_that_cannot_be_read_are_told_apart(own_cloud: Cloud, start: Sta
     answer = function.chat(model="paid")
     assert (answer.status, answer.error_code) == (503, "credential_missing")
     assert "cannot be read at the moment" in answer.json()["error"]["message"]
+    assert answer.headers["retry-after"] == "2"
     assert any(message.startswith("the secret KEY cannot be read: ") for message in function.messages())
 
 
@@ -527,6 +528,7 @@ def test_without_its_tables_it_forwards_and_says_what_is_lost(own_cloud: Cloud, 
     assert function.line_of(answer)["outcome"] == "completed"
     file = function.call("GET", "/responses/q1/0.json")
     assert (file.status, file.error_code) == (503, "answers_unavailable")
+    assert file.headers["retry-after"] == "2"
 
 
 def test_what_nobody_expects_is_logged_without_a_stack_trace(own_cloud: Cloud, start: Start) -> None:

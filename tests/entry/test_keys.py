@@ -1,6 +1,7 @@
 """`lexora keys` as operators type it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,20 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: tuple[
     status, out, err = keys(tmp_path, *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert what in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT CHECKED: only root can give a folder to another user")
+def test_root_makes_no_file_that_the_service_could_not_write_to(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 12345, 12345)
+    status, out, err = keys(data, "create", "--user", "ann")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "sudo -u '#12345' lexora keys" in err
+    assert not list(data.iterdir())
+    # Once the service has made it, root may: nothing changes its owner.
+    keys(tmp_path / "other", "create", "--user", "ann")
+    (tmp_path / "other" / "lexora.db").rename(data / "lexora.db")
+    os.chown(data / "lexora.db", 12345, 12345)
+    assert keys(data, "create", "--user", "bob").status == 0
+    assert {file.stat().st_uid for file in data.iterdir()} == {12345}

@@ -403,6 +403,25 @@ def found(gateway: RunningGateway) -> list[str]:
     return [line["message"] for line in gateway.log_lines() if line["message"].startswith("found")]
 
 
+def test_where_others_come_through_a_proxy_models_need_a_key(tmp_path: Path) -> None:
+    with fake_server("up") as server:
+        models = models_config(m=deployment(f"{server.url}/v1"))
+        config = {**models, "server": {"allowed_hosts": ["llm.example"]}}
+        with running_gateway(tmp_path / "gateway", config) as gateway:
+            assert "a model needs one: lexora keys create" in gateway.stderr
+            assert chat(gateway).status_code == 401
+            assert chat(gateway, **CAPITAL).status_code == 200
+            # The names are read at the start only, and so they hold.
+            (gateway.folder / "config.yaml").write_text(yaml.safe_dump(models))
+            gateway.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: "reloaded" in gateway.stdout)
+            assert chat(gateway).status_code == 401
+            (gateway.folder / "config.yaml").write_text(yaml.safe_dump({**config, "auth": {"required": False}}))
+            gateway.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: gateway.stdout.count("reloaded") == 2)
+            assert chat(gateway).status_code == 200
+
+
 @needs_usual_ports
 def test_a_server_that_comes_up_later_is_found_within_seconds(tmp_path: Path) -> None:
     """By a gateway without a config, and by one with the sample, whose model is there and unreachable meanwhile."""
@@ -415,6 +434,8 @@ def test_a_server_that_comes_up_later_is_found_within_seconds(tmp_path: Path) ->
             assert found(sample) == ["found upstreams: qwen3-32b"]
             assert [chat(gateway).status_code for gateway in (without, sample)] == [200, 200]
             assert [request["model"] for request in vllm.chats] == ["served", "served"]
+            circuits = httpx2.get(f"{sample.url}/stats").json()["circuits"]
+            assert list(circuits) == ["vllm/served"]  # and no more under the path, by which nobody goes
 
 
 def test_weights_prices_and_fallbacks_are_those_of_the_model_map(tmp_path: Path) -> None:

@@ -38,10 +38,13 @@ def screen(
     wildcards: tuple[Wildcard, ...] = (),
     prompts: tuple[PreparedPrompt, ...] = (CAPITAL,),
     key_needed: bool = False,
+    exposed: bool = False,
 ) -> str:
     routes = Routes(parse_model_map({"models": models or {}}, PROVIDERS).models, wildcards=wildcards)
     setup = Setup(routes, Catalogue(prompts), cast(Any, None))
-    return start_screen(cast(Any, Listener(host)), setup, Path("data/lexora.db"), key_needed=key_needed)
+    return start_screen(
+        cast(Any, Listener(host)), setup, Path("data/lexora.db"), key_needed=key_needed, exposed=exposed
+    )
 
 
 def curl_of(text: str) -> str:
@@ -142,15 +145,18 @@ def test_the_url_can_be_opened_as_it_stands(host: str, url: str) -> None:
     line = curl_of(said)
     # Brackets mean something to shells.
     assert line.startswith(f"curl '{url}/v1/chat" if "[" in url else f"curl {url}/v1/chat")
-    open_to_others = "whoever can reach this address can use these models" in said
-    assert open_to_others == (host not in ("127.0.0.1", "::1"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_where_a_key_is_needed_the_way_to_one_is_said(host: str) -> None:
-    said = screen(host, key_needed=True)
+    said = screen(host, key_needed=True, exposed=True)
     assert "lexora keys create --user NAME" in said
     assert "whoever can reach" not in said
+
+
+@pytest.mark.parametrize("exposed", [True, False])
+def test_where_others_may_come_without_a_key_that_is_said(exposed: bool) -> None:
+    assert ("whoever can reach this gateway can use these models" in screen(exposed=exposed)) == exposed
 
 
 def test_without_prompts_there_is_still_a_line_to_try() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +12,14 @@ from tests.support.recorded import completion
 
 
 class FakeServer:
-    """Lists `models` and answers every chat. `asked` are the paths with their headers, `chats` the chat requests."""
+    """Lists `models` after `delay` seconds and answers every chat.
+
+    `asked` are the paths with their headers, `chats` the chat requests.
+    """
 
     def __init__(self, port: int, models: Sequence[Mapping[str, Any]] | bytes, status: int, text: str) -> None:
         self.models = models
+        self.delay = 0.0
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.chats: list[dict[str, Any]] = []
         outer = self
@@ -25,6 +30,7 @@ class FakeServer:
 
             def do_GET(self) -> None:
                 self._note()
+                time.sleep(outer.delay)
                 models = outer.models
                 self._send(status, models if isinstance(models, bytes) else json.dumps({"data": models}).encode())
 

@@ -60,7 +60,8 @@ class ResponsesDoor:
         if not messages:
             raise InvalidRequest("'input' holds no message.", param="input", code="invalid_value")
         chat = parse_chat_request(_encode(chat_fields(asked, messages)))
-        return ResponsesRequest(chat.known, chat.fields, asked=asked, items=items, created_at=int(self._clock()))
+        now = int(self._clock())
+        return ResponsesRequest(chat.known, chat.fields, chat.size, asked=asked, items=items, created_at=now)
 
     def completion(self, request: ResponsesRequest, body: bytes, record_id: str) -> bytes:
         """The response object of a chat completion, stored if it is to be. Raises UpstreamBroken."""

@@ -12,6 +12,7 @@ import yaml
 
 from lexora import __version__
 from lexora.entry.config import load_settings
+from lexora.main import _parser
 from tests.support.gateway import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -150,3 +151,12 @@ def test_it_stops_as_the_unit_does() -> None:
 def test_no_password_is_shipped() -> None:
     assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
     assert "deploy/.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_commands_of_the_page_are_there() -> None:
+    page = (ROOT / "docs" / "gpu-host.md").read_text()
+    inside = re.findall(r"docker compose exec (\w+) lexora ([^#`\n]+)", page)
+    assert {arguments.split()[0] for _, arguments in inside} == {"keys", "reload"}
+    for service, arguments in inside:
+        assert service in SERVICES
+        _parser().parse_args(arguments.split())

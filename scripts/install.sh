@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the gateway under PREFIX, or upgrades it there; config and data are kept. PYTHON is 3.11 or later.
 set -euo pipefail
+umask 022  # the service's user reads what root installs
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 prefix=${PREFIX:-/opt/spirrow/lexora}
 python=${PYTHON:-python3}
@@ -10,6 +11,12 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "$python is not Python 3.11 or later; name one: PYTHON=/usr/bin/python3.11 $0" >&2
     exit 1
 fi
+case $("$python" -c 'import sys; print(sys.base_prefix)') in
+    /root/* | /home/*)
+        echo "$python lies in a home folder, which the unit shuts (ProtectHome); name another: PYTHON=/usr/bin/python3 $0" >&2
+        exit 1
+        ;;
+esac
 if [[ $EUID -eq 0 ]] && ! id "$user" >/dev/null 2>&1; then
     useradd --system --user-group --home-dir /opt/spirrow --no-create-home --shell /usr/sbin/nologin "$user"
 fi
@@ -20,6 +27,11 @@ pip=("$prefix/venv/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install --require-hashes --requirement "$source_dir/requirements.txt"
 # The same version with newer code must be replaced too.
 "${pip[@]}" install --no-deps --no-index --no-build-isolation --force-reinstall "$source_dir"
+# The prepared answers lie beside the package, as in the source; pip brings packages only.
+packages=$("$prefix/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+rm -rf "$packages/static_responses"
+cp -R "$source_dir/static_responses" "$packages/"
+chmod -R u=rwX,go=rX "$packages/static_responses"
 
 new_config=no
 if [[ ! -e $prefix/config.yaml ]]; then

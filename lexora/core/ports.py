@@ -138,8 +138,11 @@ class KeyStore(Protocol):
         """Every key, oldest first, revoked ones included. Raises OSError."""
         ...
 
-    def put(self, key: Key) -> None:
-        """Stores a key in the place of the one with its id. Raises OSError."""
+    def put(self, key: Key, before: Key | None) -> bool:
+        """Stores a key in the place of `before`, the same as it was; None if it is new.
+
+        False, and nothing is done, if the store has another one by now. Raises OSError.
+        """
         ...
 
 

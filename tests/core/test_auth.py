@@ -43,8 +43,8 @@ class Door:
     def all(self) -> list[Key]:
         return self._keys.all()
 
-    def put(self, key: Key) -> None:
-        self._keys.put(key)
+    def put(self, key: Key, before: Key | None) -> bool:
+        return self._keys.put(key, before)
 
 
 class Tokens:

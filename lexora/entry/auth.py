@@ -1,5 +1,6 @@
 """Who may use the gateway on one machine."""
 
+import logging
 import time
 
 from lexora.core.auth import Auth
@@ -8,10 +9,12 @@ from lexora.entry.config import Auth as AuthSettings
 from lexora.entry.config import Jwt, Settings
 from lexora.entry.listen import LOOPBACK
 
+log = logging.getLogger("lexora")
+
 
 def create_auth(settings: Settings, keys: KeyStore, address: str) -> Auth:
     """Auth as the config says for a gateway that listens on `address`."""
-    auth = Auth(keys, None, required=True, prepared=True, now=time.time)
+    auth = Auth(keys, None, required=True, prepared=True, now=time.time, say=log.error)
     change_auth(auth, settings.auth, address)
     return auth
 

@@ -817,6 +817,30 @@ def test_a_request_is_one_record_and_one_line_with_the_same_facts(gateway: Runni
     assert record["duration_ms"] == pytest.approx(line["durationMs"], abs=0.001)
 
 
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_that_cannot_be_read_or_written_are_said_once_a_minute(tmp_path: Path) -> None:
+    assert run(LEXORA, "keys", "create", "--user", "ann", "--data", tmp_path / "data").status == 0
+    made = run(LEXORA, "keys", "create", "--user", "root", "--admin", "--data", tmp_path / "data")
+    root = {"authorization": f"Bearer {made.out.strip()}"}
+    unknown = {"authorization": f"Bearer sk-lexora-{'0' * 12}-{'a' * 43}"}
+    with running_gateway(tmp_path, {**models_config(), "auth": {"required": True}}) as gateway:
+        assert httpx2.get(f"{gateway.url}/admin/keys", headers=root).status_code == 200
+        with closing(sqlite3.connect(tmp_path / "data" / "lexora.db")) as other, other:
+            other.execute("ALTER TABLE keys RENAME TO elsewhere")
+        for headers in (unknown, root) * 3:
+            response = httpx2.get(f"{gateway.url}/admin/keys", headers=headers)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "auth_unavailable")
+            assert "elsewhere" not in response.text
+            assert "no such table" not in response.text
+        lines = wait_for(lambda: [line for line in gateway.log_lines() if line["level"] == "ERROR"])
+        assert [line["message"] for line in lines] == [
+            "keys cannot be looked up: the keys cannot be read: no such table: keys",
+            "keys cannot be administered: the keys cannot be read: no such table: keys",
+        ]
+
+
 # --- traces -----------------------------------------------------------------------------------------------------------
 
 

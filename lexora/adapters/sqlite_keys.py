@@ -42,13 +42,15 @@ class SqliteKeys:
         keys = [_decode(row[0]) for row in self._read("SELECT key FROM keys")]
         return sorted(keys, key=lambda key: key.created_at)
 
-    def put(self, key: Key) -> None:
-        row = (key.id, msgspec.json.encode(key).decode())
-        try:
-            with self._writing:
-                self._writer.execute("INSERT OR REPLACE INTO keys VALUES (?, ?)", row)
-        except sqlite3.Error as error:
-            raise OSError(f"the keys cannot be written: {error}") from None
+    def put(self, key: Key, before: Key | None) -> bool:
+        text = msgspec.json.encode(key).decode()
+        if before is None:
+            return self._write("INSERT OR IGNORE INTO keys VALUES (?, ?)", key.id, text)
+        # By its text as it is stored: an older version may have written it with fewer fields.
+        rows = self._read("SELECT key FROM keys WHERE id = ?", key.id)
+        if not rows or _decode(rows[0][0]) != before:
+            return False
+        return self._write("UPDATE keys SET key = ? WHERE id = ? AND key = ?", text, key.id, rows[0][0])
 
     def close(self) -> None:
         self._reader.close()
@@ -60,6 +62,14 @@ class SqliteKeys:
             return self._reader.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"the keys cannot be read: {error}") from None
+
+    def _write(self, statement: str, *values: str) -> bool:
+        """Whether it has changed anything. Raises OSError."""
+        try:
+            with self._writing:
+                return self._writer.execute(statement, values).rowcount > 0
+        except sqlite3.Error as error:
+            raise OSError(f"the keys cannot be written: {error}") from None
 
 
 def _connect(path: Path, patience: float) -> sqlite3.Connection:

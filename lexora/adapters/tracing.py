@@ -4,7 +4,7 @@ Imported only where tracing is configured: OpenTelemetry takes its time, and its
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import msgspec
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -67,11 +67,11 @@ class Tracer:
     """A sink for the ledger: a span a request that was answered or forwarded, and one for its calls of upstreams.
 
     Never blocks and never fails: spans wait in memory for a thread that sends them, and the oldest are dropped when
-    they are too many. `addresses` are the host names of the upstreams by deployment. No text of a message is in a span.
+    they are too many. `address_of` gives the host name of a deployment's server. No text of a message is in a span.
     """
 
-    def __init__(self, endpoint: str, version: str, addresses: Mapping[str, str] | None = None) -> None:
-        self.addresses = addresses or {}
+    def __init__(self, endpoint: str, version: str, address_of: Callable[[str], str | None] = lambda _: None) -> None:
+        self._address_of = address_of
         self._resource = Resource({"service.name": "lexora", "service.version": version})
         self._scope = InstrumentationScope("lexora", version)
         self._processor = BatchSpanProcessor(
@@ -106,7 +106,7 @@ class Tracer:
         if record.upstream_ms is not None:
             end = min(end, start + int(record.upstream_ms * 1e6))
         about = _about(record)
-        if address := self.addresses.get(record.deployment):
+        if address := self._address_of(record.deployment):
             about["server.address"] = address
         events = []
         at = start
@@ -149,15 +149,16 @@ def _context(trace_id: str, span_id: str, *, remote: bool = False) -> SpanContex
 
 
 def _about(record: Record) -> _Attributes:
-    """What is known of a request; what is not known is left out, such as the id that an upstream gave its answer."""
+    """What is known of a request; what is not known is left out."""
     failed = record.outcome == "failed"
+    prepared_id = f"chatcmpl-{record.request_id}" if record.origin == "fixed" else None
     facts: dict[str, str | bool | int | float | None] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": _PROVIDERS.get(record.provider, record.provider) or "lexora",
         "gen_ai.request.model": record.model or None,
         "gen_ai.request.stream": record.stream,
         "gen_ai.response.model": None if failed else record.upstream_model or None,
-        "gen_ai.response.id": f"chatcmpl-{record.request_id}" if record.origin == "fixed" else None,
+        "gen_ai.response.id": record.response_id or prepared_id,
         "gen_ai.usage.input_tokens": record.tokens_in,
         "gen_ai.usage.output_tokens": record.tokens_out,
         "http.response.status_code": record.status,

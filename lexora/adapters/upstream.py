@@ -205,6 +205,10 @@ class HttpChunkStream:
         self._token_timer: asyncio.TimerHandle | None = None
 
     @property
+    def id(self) -> str:
+        return self._reader.id
+
+    @property
     def model(self) -> str:
         return self._reader.model
 

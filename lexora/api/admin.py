@@ -136,7 +136,8 @@ class _Endpoint:
         await require_admin(self._auth, scope)
         try:
             status, answer = await self._work(scope, receive)
-        except OSError:
+        except OSError as error:
+            self._auth.complain("keys cannot be administered", error)
             raise AuthUnavailable("The keys cannot be read or written at the moment. Try again soon.") from None
         await send_json(scope, send, status, answer, _NO_STORE)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
+from lexora.core.complaints import Complaints
 from lexora.core.errors import AuthUnavailable, Unauthorized
 from lexora.core.keys import ANYBODY, Caller, Key
 from lexora.core.ports import KeyStore, TokenVerifier
@@ -25,7 +26,7 @@ class Auth:
     """Tells callers by their credential. A reload may set the attributes.
 
     Unless `required`, whoever has no credential of ours is anybody. `prepared` says whether prepared answers need one
-    too. `now` gives seconds since the epoch.
+    too. `now` gives seconds since the epoch. `say` is told, once a minute at most, that the keys cannot be looked up.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Auth:
         admin_claim: str | None = None,
         admin_value: str = "admin",
         now: Callable[[], float],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.tokens = tokens
         self.required = required
@@ -48,6 +50,7 @@ class Auth:
         self.admin_value = admin_value
         self._keys = keys
         self._now = now
+        self.complain = Complaints(say, now)
         # By the credential's hash: when the store was asked last, when it answered last, and what.
         self._cache: dict[bytes, tuple[float, float, Key, Caller]] = {}
 
@@ -92,7 +95,8 @@ class Auth:
         key_id = token.removeprefix(PREFIX).partition("-")[0]
         try:
             key = self._keys.get(key_id) if 0 < len(key_id) <= _MOST_ID else None
-        except OSError:
+        except OSError as error:
+            self.complain("keys cannot be looked up", error)
             if cached is None or not 0 <= now - cached[1] < STALE_SECONDS:
                 raise AuthUnavailable("Keys cannot be checked at the moment. Try again soon.") from None
             # Asked again in a while only, as a store that fails may take its time.

@@ -84,6 +84,8 @@ class Relay:
         broken.close()
         self._record.malformed_events += broken.malformed
         self._record.upstream_model = broken.model or self._record.upstream_model
+        if self._head:  # whoever goes on does so under this id
+            self._record.response_id = self._record.response_id or broken.id
         said = broken.text
         can = not self._head or (said is not None and passage.request.can_be_continued())
         await passage.failed(error, stream=broken, final=not can)
@@ -101,6 +103,7 @@ class Relay:
         stream.close()
         if not self._passage.settled:
             record.upstream_model = stream.model or record.upstream_model
+            record.response_id = record.response_id or stream.id
             record.malformed_events += stream.malformed
             self._passage.settle(stream.usage, stream.tokens_seen, failed=not stream.ended)
 
@@ -161,6 +164,7 @@ class Gateway:
         passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
         completion = await passage.call(self._upstream.complete)
         record.upstream_model = completion.model or record.upstream_model
+        record.response_id = completion.id
         passage.settle(completion.usage, 0)
         return completion
 

@@ -99,7 +99,7 @@ def create(keys: KeyStore, new: NewKey, now: float, key_id: str, secret: str) ->
         admin=new.admin,
         on_behalf=new.on_behalf,
     )
-    keys.put(key)
+    _add(keys, key)
     return key, plain
 
 
@@ -113,7 +113,7 @@ def find(keys: KeyStore, key_id: str) -> Key:
 
 def revoke(keys: KeyStore, key_id: str, now: float) -> Key:
     """Ends a key now, unless it has ended before. Raises NotFound."""
-    return _end(keys, find(keys, key_id), now)
+    return _end(keys, key_id, now)
 
 
 def rotate(
@@ -128,8 +128,8 @@ def rotate(
         raise InvalidRequest(f"The key '{key_id}' is {status}. Create a new one instead.", param="id", code="key_ended")
     plain = _plain(new_id, secret)
     new = msgspec.structs.replace(old, id=new_id, secret_hash=_hash(plain), created_at=now, revoked_at=None)
-    keys.put(new)  # first, so that nobody is left without a key if the store fails in between
-    _end(keys, old, now + keep_seconds)
+    _add(keys, new)  # first, so that nobody is left without a key if the store fails in between
+    _end(keys, key_id, now + keep_seconds)
     return new, plain
 
 
@@ -147,12 +147,20 @@ def public(key: Key, now: float) -> dict[str, Any]:
     return {**shown, "status": status_of(key, now)}
 
 
-def _end(keys: KeyStore, key: Key, at: float) -> Key:
-    if key.revoked_at is not None and key.revoked_at <= at:
-        return key
-    ended = msgspec.structs.replace(key, revoked_at=at)
-    keys.put(ended)
-    return ended
+def _add(keys: KeyStore, key: Key) -> None:
+    if not keys.put(key, None):
+        raise OSError(f"there is a key {key.id} already; another try makes another id")
+
+
+def _end(keys: KeyStore, key_id: str, at: float) -> Key:
+    """Ends a key then, if it does not end before. Who else changes it meanwhile only ends it earlier."""
+    while True:
+        key = find(keys, key_id)
+        if key.revoked_at is not None and key.revoked_at <= at:
+            return key
+        ended = msgspec.structs.replace(key, revoked_at=at)
+        if keys.put(ended, key):
+            return ended
 
 
 def _plain(key_id: str, secret: str) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Wildcard routes make a deployment for each model name that clients think of.
 _MOST = 1_000
 
+_Place = tuple[str, str, str]  # a deployment's label, base URL and model
+
 
 class Lane:
     """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked."""
@@ -30,7 +32,8 @@ class Lane:
 class Lanes:
     """The lanes of all deployments; a reload that does not change where a deployment is keeps its lane.
 
-    Without `queue_rules`, nothing waits. `now` gives seconds that never go back.
+    Deployments on the same server share one queue, but those with a `concurrency` of their own. Without `queue_rules`,
+    nothing waits. `now` gives seconds that never go back.
     """
 
     def __init__(self, queue_rules: QueueRules | None, circuit_rules: CircuitRules, now: Callable[[], float]) -> None:
@@ -38,7 +41,8 @@ class Lanes:
         self._circuit_rules = circuit_rules
         self._now = now
         self._by_identity: dict[int, Lane] = {}
-        self._by_place: dict[tuple[str, str, str], Lane] = {}
+        self._by_place: dict[_Place, Lane] = {}
+        self._queues: dict[_Place | str, Queue] = {}  # by place, or by the server's base URL
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._by_place.values()))
@@ -52,32 +56,46 @@ class Lanes:
         if lane is None:
             if len(self._by_place) >= _MOST:
                 self._forget_idle()
-            queue = None
-            if self._queue_rules is not None and deployment.origin == "own":
-                queue = Queue(self._queue_rules, self._now, deployment.concurrency)
-            lane = self._by_place[place] = Lane(deployment, queue, Circuit(self._circuit_rules, self._now))
-        elif lane.queue is not None and deployment.concurrency is not None:
-            lane.queue.concurrency = deployment.concurrency
+            lane = self._by_place[place] = Lane(deployment, None, Circuit(self._circuit_rules, self._now))
         lane.deployment = deployment
+        lane.queue = self._queue(deployment, place)
         if len(self._by_identity) >= _MOST:
             self._by_identity.clear()
         self._by_identity[id(deployment)] = lane
         return lane
+
+    def _queue(self, deployment: Deployment, place: _Place) -> Queue | None:
+        if self._queue_rules is None or deployment.origin != "own":
+            return None
+        key = deployment.base_url if deployment.concurrency is None else place
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(self._queue_rules, self._now, deployment.concurrency)
+        elif deployment.concurrency is not None:
+            queue.concurrency = deployment.concurrency
+        return queue
 
     def change(self, queue_rules: QueueRules | None, circuit_rules: CircuitRules) -> None:
         """New rules, for the lanes that there are as well."""
         self._queue_rules, self._circuit_rules = queue_rules, circuit_rules
         for lane in self._by_place.values():
             lane.circuit.rules = circuit_rules
-            if lane.queue is not None and queue_rules is not None:
-                lane.queue.rules = queue_rules
+        for queue in self._queues.values():
+            if queue_rules is not None:
+                queue.rules = queue_rules
 
     def keep(self, deployments: Iterator[Deployment]) -> None:
-        """Forgets the lanes of deployments that are no more, unless somebody is on them."""
+        """Forgets the lanes of deployments that are no more; where somebody is in a queue, one lane stays with it."""
         places = {(deployment.label, deployment.base_url, deployment.model) for deployment in deployments}
-        for place, lane in list(self._by_place.items()):
-            if place not in places and not (lane.queue and (lane.queue.running or lane.queue.waiting)):
+        lanes = sorted(self._by_place.items(), key=lambda item: item[0] not in places)
+        used: set[Queue | None] = set()
+        for place, lane in lanes:
+            queue = lane.queue
+            if place in places or (queue not in used and queue is not None and (queue.running or queue.waiting)):
+                used.add(queue)
+            else:
                 del self._by_place[place]
+        self._queues = {key: queue for key, queue in self._queues.items() if queue in used}
         self._by_identity.clear()
 
     def _forget_idle(self) -> None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
+from lexora.core.complaints import Complaints
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.estimates import Estimates, cost_bound, nanodollars
 from lexora.core.keys import NO_LIMITS, Caller, Limits
@@ -17,7 +18,6 @@ from lexora.core.ports import Claim, LimitStore, NotSettled
 __all__ = ["Estimates", "Limiter", "Reservation", "Rules", "cost_bound", "nanodollars"]
 
 _DAY = 86_400
-_COMPLAIN_SECONDS = 60.0
 # Settlements that the store has not taken: so many are kept, and so many tried again with one call.
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
@@ -208,8 +208,7 @@ class Limiter:
         self.rules = rules
         self.now = now
         self._store = store
-        self._complain = complain
-        self._complained_at = -_COMPLAIN_SECONDS
+        self._complain = Complaints(complain, now)
         self._unsettled: deque[tuple[Claim, int]] = deque(maxlen=_MOST_UNSETTLED)
 
     def concerns(self, caller: Caller, user_id: str | None) -> bool:
@@ -302,10 +301,7 @@ class Limiter:
         self._unsettled.extend(pair for pair in left if pair[0].ends_at > now)
 
     def _say(self, error: OSError) -> None:
-        now = self.now()
-        if abs(now - self._complained_at) >= _COMPLAIN_SECONDS:
-            self._complained_at = now
-            self._complain(f"limits cannot be counted: {error}")
+        self._complain("limits cannot be counted", error)
 
 
 def _seconds_left(claim: Claim, now: float) -> int:

@@ -27,6 +27,8 @@ class Completion(Protocol):
     @property
     def body(self) -> bytes: ...
     @property
+    def id(self) -> str: ...
+    @property
     def model(self) -> str: ...
     @property
     def usage(self) -> Usage | None: ...
@@ -40,6 +42,8 @@ class ChunkStream(Protocol):
     has been read. `text` is the answer so far, None if there is more than text in it.
     """
 
+    @property
+    def id(self) -> str: ...
     @property
     def model(self) -> str: ...
     @property
@@ -143,8 +147,11 @@ class KeyStore(Protocol):
         """Every key, oldest first, revoked ones included. Raises OSError."""
         ...
 
-    def put(self, key: Key) -> None:
-        """Stores a key in the place of the one with its id. Raises OSError."""
+    def put(self, key: Key, before: Key | None) -> bool:
+        """Stores a key in the place of `before`, the same as it was; None if it is new.
+
+        False, and nothing is done, if the store has another one by now. Raises OSError.
+        """
         ...
 
 

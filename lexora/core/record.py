@@ -17,7 +17,8 @@ class Record(msgspec.Struct, gc=False):
     `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
     a place, `upstream_ms` what its calls of upstreams took. `failed_attempts` are those that another followed, as JSON:
     `[{"deployment": …, "error": …, "ms": …, "tokens": …}]`, empty if there is none. Until it is settled, a request that
-    was admitted counts what is reserved for it. The fields after `failed_attempts` are in no table.
+    was admitted counts what is reserved for it. `response_id` is the answer's `id`, where an upstream gave one. The
+    fields after `failed_attempts` are in no table.
     """
 
     request_id: str
@@ -52,6 +53,7 @@ class Record(msgspec.Struct, gc=False):
     failed_attempts: str = ""
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     trace_parent: str = ""
+    response_id: str = ""
     latest_user_message: str = ""
     context_tail: str = ""
 

@@ -1,5 +1,6 @@
 """Who may use the gateway on one machine."""
 
+import logging
 import time
 
 from lexora.core.auth import Auth
@@ -7,10 +8,12 @@ from lexora.core.ports import KeyStore, TokenVerifier
 from lexora.entry.config import Auth as AuthSettings
 from lexora.entry.config import Jwt
 
+log = logging.getLogger("lexora")
+
 
 def create_auth(settings: AuthSettings, keys: KeyStore, *, exposed: bool) -> Auth:
     """Auth as the config says; `exposed` says that others than those on this machine may reach the gateway."""
-    auth = Auth(keys, None, required=True, prepared=True, now=time.time)
+    auth = Auth(keys, None, required=True, prepared=True, now=time.time, say=log.error)
     change_auth(auth, settings, exposed=exposed)
     return auth
 

@@ -235,6 +235,7 @@ def _auth(variables: Variables, keys: KeyStore) -> Auth:
         admin_claim=variables.jwt_admin_claim,
         admin_value=variables.jwt_admin_value,
         now=time.time,
+        say=log.error,
     )
 
 

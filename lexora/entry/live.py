@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from lexora.adapters.prometheus import Gauge
 from lexora.api.health import HealthFacts
 from lexora.core.lanes import Lanes
 from lexora.core.model_map import Deployment
 from lexora.entry.monitor import Monitor
+from lexora.providers.table import PROVIDERS
 
 
 class Live:
@@ -31,6 +33,13 @@ class Live:
             if lane.queue is not None
         }
         return {"queues": queues, "circuits": {lane.deployment.label: lane.circuit.state for lane in self._lanes}}
+
+    def address_of(self, deployment: str) -> str | None:
+        """The host name of the server of a deployment, by the deployment's label."""
+        for lane in self._lanes:
+            if lane.deployment.label == deployment:
+                return urlsplit(lane.deployment.base_url or PROVIDERS[lane.deployment.provider].base_url).hostname
+        return None
 
     def health(self, deployments: Iterable[Deployment]) -> HealthFacts:
         """Which deployments can answer: their server does, and their circuit is not open."""

@@ -160,7 +160,7 @@ class _Local:
             from lexora.adapters.tracing import Tracer  # OpenTelemetry takes its time
             from lexora.core.trace import outgoing_traceparent
 
-            sinks.append(Tracer(str(settings.tracing.endpoint), __version__))
+            sinks.append(Tracer(str(settings.tracing.endpoint), __version__, self._live.address_of))
 
             def trace(record: Record) -> str:
                 return outgoing_traceparent(record.request_id, record.trace_parent)

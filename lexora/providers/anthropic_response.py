@@ -209,7 +209,7 @@ def completion(body: bytes, created: int) -> Completion:
     }
     if answer.usage is not None:
         out["usage"] = answer.usage.wire()
-    return Completion(_encode(out), answer.model, answer.usage.usage() if answer.usage else None)
+    return Completion(_encode(out), answer.id, answer.model, answer.usage.usage() if answer.usage else None)
 
 
 def _finished(stop_reason: str | None, stop_sequence: str | None) -> dict[str, str]:
@@ -239,6 +239,7 @@ class AnthropicChunkReader:
     """Turns Anthropic's events into OpenAI's chunks."""
 
     def __init__(self, request: ChatRequest, created: int) -> None:
+        self.id = ""
         self.model = ""
         self.usage: Usage | None = None
         self.tokens_seen = 0
@@ -269,7 +270,7 @@ class AnthropicChunkReader:
             case _BlockStop(index=index):
                 return self._block_stop(index)
             case _MessageStart(message=message):
-                self.model = message.model
+                self.id, self.model = message.id, message.model
                 self._count(message.usage)
                 self._facts |= {"id": message.id, "model": message.model}
                 return self._chunk({"role": "assistant", "content": None})

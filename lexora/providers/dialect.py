@@ -21,6 +21,7 @@ class Completion(msgspec.Struct):
     """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object."""
 
     body: bytes
+    id: str
     model: str
     usage: Usage | None
 
@@ -64,6 +65,7 @@ class ChunkReader(Protocol):
     what another could go on with.
     """
 
+    id: str
     model: str
     usage: Usage | None
     tokens_seen: int

@@ -46,6 +46,7 @@ def _count(tokens: int | None) -> int:
 
 
 class _Completion(msgspec.Struct):
+    id: Any = None
     model: str = ""
     usage: _Usage | None = None
     choices: list[Raw] | None = None
@@ -67,6 +68,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
+    id: Any = None
     model: str = ""
     choices: list[_Choice] | None = None
     usage: _Usage | UnsetType | None = UNSET
@@ -85,6 +87,7 @@ class OpenAIChunkReader:
     """Relays chunks as they are, less the usage that the client did not ask to see."""
 
     def __init__(self, request: ChatRequest) -> None:
+        self.id = ""
         self.model = ""
         self.usage: Usage | None = None
         self.tokens_seen = 0
@@ -108,6 +111,8 @@ class OpenAIChunkReader:
             raise refused_as(0, {"error": chunk.error})
         if chunk.model:
             self.model = chunk.model
+        if not self.id:
+            self.id = _text(chunk.id)
         for choice in chunk.choices or ():
             delta = choice.delta
             if delta is not None:
@@ -131,6 +136,10 @@ class OpenAIChunkReader:
                 del fields["usage"]
                 return event(_encode(fields))
         return event(data)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _strange_chunk(data: bytes) -> _Chunk:
@@ -173,7 +182,7 @@ class OpenAIDialect:
             raise refused_as(0, {"error": facts.error})
         if facts.choices is None:
             raise UpstreamBroken("The upstream's answer has no choices.")
-        return Completion(body, facts.model, facts.usage.usage() if facts.usage else None)
+        return Completion(body, _text(facts.id), facts.model, facts.usage.usage() if facts.usage else None)
 
     def chunk_reader(self, request: ChatRequest) -> OpenAIChunkReader:
         return OpenAIChunkReader(request)

@@ -1,20 +1,17 @@
 """Traces, as a collector gets them over OTLP/HTTP."""
 
-import gzip
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lexora.adapters.tracing import Tracer
 from lexora.core.record import Record, RequestIds
 from lexora.core.trace import upstream_span_id
+from tests.support.collector import Collector, attributes, running_collector
 from tests.support.gateway import free_port
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -22,6 +19,7 @@ SECRET = "my secret"
 FORWARDED: dict[str, Any] = {
     "model": "chat",
     "upstream_model": "qwen3-32b",
+    "response_id": "chatcmpl-1",
     "deployment": "vllm/a",
     "provider": "vllm",
     "origin": "own",
@@ -38,45 +36,10 @@ FORWARDED: dict[str, Any] = {
 }
 
 
-class Collector:
-    """A collector of spans on a port of its own."""
-
-    def __init__(self) -> None:
-        self.bodies: list[tuple[str, bytes]] = []
-        self.status = 200
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                body = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
-                outer.bodies.append((self.path, body))
-                self.send_response(outer.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def spans(self) -> list[Span]:
-        assert {path for path, _ in self.bodies} <= {"/v1/traces"}
-        requests = [ExportTraceServiceRequest.FromString(body) for _, body in self.bodies]
-        scopes = [scope for request in requests for each in request.resource_spans for scope in each.scope_spans]
-        return [span for scope in scopes for span in scope.spans]
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    yield collector
-    collector.server.shutdown()
-    thread.join()
-    collector.server.server_close()
+    with running_collector() as collector:
+        yield collector
 
 
 def record(**facts: Any) -> Record:
@@ -84,13 +47,9 @@ def record(**facts: Any) -> Record:
 
 
 def traced(collector: Collector, *records: Record) -> list[Span]:
-    with closing(Tracer(f"{collector.url}/", "1.2.3", {"vllm/a": "gpu.example"})) as tracer:
+    with closing(Tracer(f"{collector.url}/", "1.2.3", {"vllm/a": "gpu.example"}.get)) as tracer:
         tracer.write(list(records))
     return collector.spans()
-
-
-def attributes(span: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
 
 
 def test_a_forwarded_request_is_two_spans(collector: Collector) -> None:
@@ -110,6 +69,7 @@ def test_a_forwarded_request_is_two_spans(collector: Collector) -> None:
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.model": "chat",
         "gen_ai.response.model": "qwen3-32b",
+        "gen_ai.response.id": "chatcmpl-1",
         "gen_ai.usage.input_tokens": 12,
         "gen_ai.usage.output_tokens": 34,
         "lexora.origin": "own",

@@ -43,8 +43,8 @@ class Door:
     def all(self) -> list[Key]:
         return self._keys.all()
 
-    def put(self, key: Key) -> None:
-        self._keys.put(key)
+    def put(self, key: Key, before: Key | None) -> bool:
+        return self._keys.put(key, before)
 
 
 class Tokens:
@@ -148,7 +148,9 @@ def test_a_rotated_key_goes_on_as_long_as_it_shall(auth: Auth, keys: Door, clock
         ask(auth, plain)
 
 
-def test_a_store_that_is_down_ends_nobody_who_was_known(auth: Auth, keys: Door, clock: Clock) -> None:
+def test_a_store_that_is_down_ends_nobody_who_was_known(keys: Door, clock: Clock) -> None:
+    said: list[str] = []
+    auth = Auth(keys, None, required=True, prepared=False, now=clock, say=said.append)
     plain = make(keys, clock)
     other = make(keys, clock, NEW_ID)
     ask(auth, plain)
@@ -159,9 +161,15 @@ def test_a_store_that_is_down_ends_nobody_who_was_known(auth: Auth, keys: Door, 
     assert keys.asked == asked + 1  # not for each request, as it may take its time to fail
     with pytest.raises(AuthUnavailable):
         ask(auth, other)
+    assert said == ["keys cannot be looked up: shut"]  # once a minute
     clock.at += FRESH_SECONDS
     with pytest.raises(AuthUnavailable):
         ask(auth, plain)
+    assert len(said) == 1
+    clock.at += 60
+    with pytest.raises(AuthUnavailable):
+        ask(auth, plain)
+    assert len(said) == 2
     keys.shut = False
     assert ask(auth, plain)
 

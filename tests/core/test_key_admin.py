@@ -1,7 +1,7 @@
 """How keys are made, over a real file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from lexora.adapters.sqlite_keys import SqliteKeys
 from lexora.core import key_admin
 from lexora.core.errors import InvalidRequest, NotFound
 from lexora.core.key_admin import NewKey
+from lexora.core.keys import Key
 
 ID, NEW_ID, NOW = "0123456789ab", "ba9876543210", 1_000_000.0
 
@@ -67,3 +68,43 @@ def test_a_key_that_was_to_go_on_can_be_ended_now(keys: SqliteKeys) -> None:
     assert (new.user_id, new.limits.tokens_per_minute, new.revoked_at) == ("ann", 5, None)
     assert key_admin.status_of(key_admin.find(keys, ID), NOW + 59) == "active"
     assert key_admin.revoke(keys, ID, NOW + 1).revoked_at == NOW + 1
+
+
+class Meanwhile:
+    """The store, where something else happens once between a look at a key and its change."""
+
+    def __init__(self, keys: SqliteKeys, happens: Callable[[], object]) -> None:
+        self._keys = keys
+        self._happens: list[Callable[[], object]] = [happens]
+
+    def get(self, key_id: str) -> Key | None:
+        return self._keys.get(key_id)
+
+    def all(self) -> list[Key]:
+        return self._keys.all()
+
+    def put(self, key: Key, before: Key | None) -> bool:
+        if before is not None and self._happens:
+            self._happens.pop()()
+        return self._keys.put(key, before)
+
+
+def test_a_key_that_is_revoked_while_it_is_rotated_stays_so(keys: SqliteKeys) -> None:
+    key_admin.create(keys, NewKey(user_id="ann"), NOW, ID, "s" * 43)
+    meanwhile = Meanwhile(keys, lambda: key_admin.revoke(keys, ID, NOW + 1))
+    key_admin.rotate(meanwhile, ID, NOW, NEW_ID, "n" * 43, keep_seconds=3600)
+    assert key_admin.find(keys, ID).revoked_at == NOW + 1
+
+
+def test_a_key_that_is_rotated_while_it_is_revoked_ends(keys: SqliteKeys) -> None:
+    key_admin.create(keys, NewKey(user_id="ann"), NOW, ID, "s" * 43)
+    meanwhile = Meanwhile(keys, lambda: key_admin.rotate(keys, ID, NOW, NEW_ID, "n" * 43, keep_seconds=3600))
+    assert key_admin.revoke(meanwhile, ID, NOW + 1).revoked_at == NOW + 1
+    assert key_admin.find(keys, ID).revoked_at == NOW + 1
+
+
+def test_a_key_never_takes_the_place_of_another(keys: SqliteKeys) -> None:
+    key, _ = key_admin.create(keys, NewKey(user_id="ann"), NOW, ID, "s" * 43)
+    with pytest.raises(OSError, match=ID):
+        key_admin.create(keys, NewKey(user_id="bob"), NOW, ID, "t" * 43)
+    assert keys.all() == [key]

@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -102,6 +103,36 @@ def test_a_key_is_made_and_revoked_while_the_gateway_runs(folder: Path) -> None:
             assert run(LEXORA, "keys", "revoke", key_id, "--data", folder / "data").status == 0
             wait_until(lambda: status(key) == 401, "the key to be refused", 3)
             assert key not in gateway.stdout + gateway.stderr
+
+
+def test_two_models_of_one_server_share_its_places(folder: Path) -> None:
+    """The server, which says that it has one, is sent one request at a time, of whichever model."""
+    go = [threading.Event() for _ in range(3)]
+    with recorded_upstream(*([Until(event), ANSWER] for event in go)) as upstream:
+        upstream.about = json_response({"data": [], "total_slots": 1})
+        own_ones = {name: own(upstream.base_url, name, provider="llamacpp") for name in ("one", "two")}
+        with running_gateway(folder, models_config(**own_ones)) as gateway, ThreadPoolExecutor(3) as pool:
+
+            def queues() -> Any:
+                return httpx2.get(f"{gateway.url}/stats").json()["queues"]
+
+            wait_until(lambda: [queue["concurrency"] for queue in queues().values()] == [1, 1], "the slots", 10)
+            answers = [pool.submit(post, gateway, model="one")]
+            upstream.wait_until_received(1)
+            for count, (model, priority) in enumerate((("one", "low"), ("two", "high")), 1):
+                answers.append(pool.submit(post, gateway, model=model, x_user_id=model, x_priority=priority))
+                wait_until(lambda count=count: [q["waiting"] for q in queues().values()] == [count] * 2, "the wait", 10)
+            for number, event in enumerate(go, 1):
+                upstream.wait_until_received(number)
+                time.sleep(0.05)
+                assert len(upstream.received) == number
+                event.set()
+            assert [answer.result(30).status_code for answer in answers] == [200] * 3
+            records = check_records(gateway, requests_at(upstream))
+            by_id = {record["request_id"]: record["model"] for record in records}
+            order = [by_id[received.headers["x-request-id"]] for received in upstream.received]
+            assert order == ["one", "two", "one"]  # the other model's request is the more urgent one
+            check_at_rest(gateway)
 
 
 def test_those_who_wait_go_by_priority_and_once_each(folder: Path) -> None:

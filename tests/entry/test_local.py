@@ -20,10 +20,12 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lexora import __version__
 from lexora.entry.prepared import SHIPPED
 from tests.support.client import sdk
+from tests.support.collector import attributes, running_collector
 from tests.support.command import LEXORA, make_command, refusal, run
 from tests.support.fake_server import fake_server
 from tests.support.gateway import (
@@ -36,7 +38,19 @@ from tests.support.gateway import (
     running_gateway,
     serving,
 )
-from tests.support.recorded import Sleep, recorded_upstream
+from tests.support.recorded import (
+    DONE,
+    STREAM_HEAD,
+    Reset,
+    Sleep,
+    completion,
+    finish,
+    json_response,
+    piece,
+    recorded_upstream,
+    stream,
+    token,
+)
 
 CAPITAL = {"messages": [{"role": "user", "content": "日本の首都は？"}]}
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -822,3 +836,77 @@ def test_a_request_is_one_record_and_one_line_with_the_same_facts(gateway: Runni
         assert record[column] == line[field] == value, column
     assert 0 < line["ttftMs"] <= line["durationMs"]
     assert record["duration_ms"] == pytest.approx(line["durationMs"], abs=0.001)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_that_cannot_be_read_or_written_are_said_once_a_minute(tmp_path: Path) -> None:
+    assert run(LEXORA, "keys", "create", "--user", "ann", "--data", tmp_path / "data").status == 0
+    made = run(LEXORA, "keys", "create", "--user", "root", "--admin", "--data", tmp_path / "data")
+    root = {"authorization": f"Bearer {made.out.strip()}"}
+    unknown = {"authorization": f"Bearer sk-lexora-{'0' * 12}-{'a' * 43}"}
+    with running_gateway(tmp_path, {**models_config(), "auth": {"required": True}}) as gateway:
+        assert httpx2.get(f"{gateway.url}/admin/keys", headers=root).status_code == 200
+        with closing(sqlite3.connect(tmp_path / "data" / "lexora.db")) as other, other:
+            other.execute("ALTER TABLE keys RENAME TO elsewhere")
+        for headers in (unknown, root) * 3:
+            response = httpx2.get(f"{gateway.url}/admin/keys", headers=headers)
+            assert (response.status_code, response.json()["error"]["code"]) == (503, "auth_unavailable")
+            assert "elsewhere" not in response.text
+            assert "no such table" not in response.text
+        lines = wait_for(lambda: [line for line in gateway.log_lines() if line["level"] == "ERROR"])
+        assert [line["message"] for line in lines] == [
+            "keys cannot be looked up: the keys cannot be read: no such table: keys",
+            "keys cannot be administered: the keys cannot be read: no such table: keys",
+        ]
+
+
+# --- traces -----------------------------------------------------------------------------------------------------------
+
+
+def test_traces_of_a_running_gateway_reach_their_collector(tmp_path: Path) -> None:
+    """A span a request and one for its calls: their ids are the answer's, and what the upstream is told."""
+    broken = [STREAM_HEAD, piece(token("one ", id="chatcmpl-first")), Reset()]
+    rest = stream(token("two", id="chatcmpl-second"), finish(), DONE)
+    whole = [[json_response(completion(id=id_))] for id_ in ("cmpl-plain", 7)]
+    with (
+        running_collector() as collector,
+        recorded_upstream(broken) as first,
+        recorded_upstream(rest, *whole) as second,
+    ):
+        both = [deployment(first.base_url, name="first"), deployment(second.base_url, name="second")]
+        models = {"m": {"deployments": both}, "plain": {"deployments": both[1:]}}
+        with running_gateway(tmp_path, {"models": models, "tracing": {"endpoint": collector.url}}) as gateway:
+            streamed = chat(gateway, model="m", stream=True)
+            plain = chat(gateway, model="plain")
+            strange = chat(gateway, model="plain")
+            prepared = httpx2.post(f"{gateway.url}/v1/chat/completions", json=CAPITAL, timeout=10)
+            wait_for(lambda: len(collector.spans()) >= 3, 10)  # while it runs
+            assert gateway.stop() == 0  # and the rest when it ends
+        spans: dict[str, list[Span]] = {}
+        for span in collector.spans():
+            spans.setdefault(attributes(span)["lexora.request_id"], []).append(span)
+    ids = {
+        streamed: "chatcmpl-first",
+        plain: "cmpl-plain",
+        strange: None,
+        prepared: prepared.json()["id"],
+    }
+    for response, response_id in ids.items():
+        server, *calls = spans.pop(response.headers["x-request-id"])
+        assert server.kind == Span.SPAN_KIND_SERVER
+        for span in (server, *calls):
+            assert attributes(span).get("gen_ai.response.id") == response_id
+        assert len(calls) == (response is not prepared)
+        for call in calls:
+            assert attributes(call)["server.address"] == "127.0.0.1"
+            told = [
+                received.headers["traceparent"]
+                for received in (*first.received, *second.received)
+                if received.headers["x-request-id"] == response.headers["x-request-id"]
+            ]
+            assert len(told) == (2 if response is streamed else 1)
+            assert set(told) == {f"00-{call.trace_id.hex()}-{call.span_id.hex()}-01"}
+    assert not spans
+    assert "chatcmpl-second" not in streamed.text

@@ -57,10 +57,15 @@ def test_the_rights_name_what_the_scripts_call() -> None:
         "describe_secret": "secretsmanager:DescribeSecret",
         "put_secret_value": "secretsmanager:PutSecretValue",
         "filter_log_events": "logs:FilterLogEvents",
+        "get_item": "dynamodb:GetItem",
+        "put_item": "dynamodb:PutItem",
+        "query": "dynamodb:Query",
     }
     assert allowed == {*calls.values(), "sts:AssumeRole", "sts:TagSession", "s3:ListBucket"}
-    source = "".join(path.read_text() for path in Path(ROOT / "scripts" / "aws").glob("*.py"))
-    called = set(re.findall(r'client\("[a-z0-9]+"\)\.([a-z_]+)\(|client\.get_paginator\("([a-z_]+)"\)', source))
+    files = [*(ROOT / "scripts" / "aws").glob("*.py"), ROOT / "lexora" / "adapters" / "dynamodb_keys.py"]
+    source = "".join(path.read_text() for path in files)
+    client = r'client(?:\("[a-z0-9]+"\))?\.'
+    called = set(re.findall(client + r'(?:get_paginator\("([a-z_]+)"\)|([a-z_]+)\()', source))
     assert {one or other for one, other in called} == {*calls, "get_caller_identity"}  # which everybody may
 
 

@@ -83,6 +83,7 @@ class RecordedUpstream:
     def __init__(self, scripts: Sequence[Script], tls: ssl.SSLContext | None = None) -> None:
         self.open_connections = 0
         self.port = 0
+        self.about = json_response({"object": "list", "data": []})  # what every GET is answered with
         self._handlers: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tls = tls
@@ -160,7 +161,7 @@ class RecordedUpstream:
                     0,
                 )
                 if head.startswith(b"GET "):  # the gateway looks whether it is there
-                    writer.write(_MODELS)
+                    writer.write(self.about)
                     continue
                 self.received.append(Received(number, head.removesuffix(b"\r\n\r\n"), await reader.readexactly(length)))
                 if not await self._play(self._script(), reader, writer, number):
@@ -255,7 +256,6 @@ def json_response(body: Any, status: str = "200 OK", headers: str = "") -> bytes
     return head.encode() + data
 
 
-_MODELS = json_response({"object": "list", "data": []})
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM_END = b"0\r\n\r\n"
 

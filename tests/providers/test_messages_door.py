@@ -408,6 +408,8 @@ def test_thinking_that_is_signed_or_encrypted() -> None:
         thought(type="thinking", thinking="", signature="sig-1"),
         thought(type="redacted_thinking", data="xyz"),
         thought(type="thinking", thinking="", signature="sig-2"),
+        delta(reasoning_content="So."),
+        thought(type="thinking", thinking="", signature="sig-3"),
         recorded.token("Hi"),
         recorded.finish(),
     )
@@ -415,6 +417,7 @@ def test_thinking_that_is_signed_or_encrypted() -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "sig-1"},
         {"type": "redacted_thinking", "data": "xyz"},
         {"type": "thinking", "thinking": "", "signature": "sig-2"},
+        {"type": "thinking", "thinking": "So.", "signature": "sig-3"},
         TEXT,
     ]
 

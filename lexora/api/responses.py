@@ -29,7 +29,9 @@ class StoredResponseEndpoint:
         if caller is None:
             raise Unauthorized(NO_KEY, headers=CHALLENGE)
         if self._store is None:
-            raise NotFound("This gateway stores no responses. Its config turns that on with 'responses: {store: true}'.")
+            raise NotFound(
+                "This gateway stores no responses. Its config turns that on with 'responses: {store: true}'."
+            )
         asked = parse_qs(scope["query_string"].decode("latin-1"))
         if asked.get("stream", ["false"])[-1] != "false":
             message = "A stored response is whole and cannot be streamed again. Leave out 'stream'."

@@ -72,7 +72,6 @@ class _Usage(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
     message: ChatPiece | None = None
     delta: ChatPiece | None = None
     logprobs: ChatLogprobs | None = None
@@ -137,12 +136,11 @@ class Answer:
 
     def add(self, chat: Chat) -> None:
         """Adds what it says to the output."""
-        for choice in chat.choices or ():
-            if choice.index == 0:
-                self._finish_reason = choice.finish_reason or self._finish_reason
-                piece = choice.message or choice.delta
-                if piece is not None:
-                    self.output.add(piece, choice.logprobs)
+        for choice in chat.choices or ():  # one: `n` is refused
+            self._finish_reason = choice.finish_reason or self._finish_reason
+            piece = choice.message or choice.delta
+            if piece is not None:
+                self.output.add(piece, choice.logprobs)
 
     def begun(self) -> dict[str, Any]:
         """The response object before there is any output."""

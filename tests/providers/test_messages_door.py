@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic.types as wire
+import httpx2
 import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types.shared import ErrorResponse
@@ -14,6 +15,7 @@ from lexora.core import errors
 from lexora.core.chat import ChatRequest
 from lexora.core.completion import chunks, completion
 from lexora.core.errors import LexoraError, UpstreamBroken
+from lexora.core.model_map import Deployment
 from lexora.core.usage import Usage
 from lexora.providers.anthropic import AnthropicDialect
 from lexora.providers.dialect import Dialect
@@ -408,6 +410,8 @@ def test_thinking_that_is_signed_or_encrypted() -> None:
         thought(type="thinking", thinking="", signature="sig-1"),
         thought(type="redacted_thinking", data="xyz"),
         thought(type="thinking", thinking="", signature="sig-2"),
+        delta(reasoning_content="So."),
+        thought(type="thinking", thinking="", signature="sig-3"),
         recorded.token("Hi"),
         recorded.finish(),
     )
@@ -415,6 +419,7 @@ def test_thinking_that_is_signed_or_encrypted() -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "sig-1"},
         {"type": "redacted_thinking", "data": "xyz"},
         {"type": "thinking", "thinking": "", "signature": "sig-2"},
+        {"type": "thinking", "thinking": "So.", "signature": "sig-3"},
         TEXT,
     ]
 
@@ -576,3 +581,72 @@ def test_errors(error: LexoraError, status: int, kind: str) -> None:
 
 def test_an_error_outside_of_a_request() -> None:
     assert json.loads(DOOR.error(errors.NotFound("x"))[1])["request_id"] is None
+
+
+# --- against llama.cpp's own /v1/messages --------------------------------------------------------------------------
+
+SET_LIGHT = {
+    "name": "set_light",
+    "description": "Sets a light",
+    "input_schema": {
+        "type": "object",
+        "properties": {"room": {"type": "string", "enum": ["kitchen", "hall"]}},
+        "required": ["room"],
+    },
+}
+ASKED: dict[str, dict[str, Any]] = {
+    "text": {},
+    "system": {"system": [{"type": "text", "text": "Be brief."}], "top_k": 5},
+    "tools": {"tools": [SET_LIGHT]},
+    "history": {
+        "tools": [SET_LIGHT],
+        "messages": [
+            {"role": "user", "content": "Light, please."},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "toolu_1", "name": "set_light", "input": {"room": "hall"}}],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "on"}]}
+                ],
+            },
+        ],
+    },
+}
+
+
+def posted(base_url: str, path: str, body: Any) -> httpx2.Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"content-type": "application/json"}
+    return httpx2.post(f"{base_url}{path}", content=data, headers=headers, timeout=30).raise_for_status()
+
+
+def compared(message: Any) -> tuple[Any, ...]:
+    usage = message["usage"]
+    prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    text = [block["text"] for block in message["content"] if block["type"] == "text"]
+    return text, message["stop_reason"], prompt, usage["output_tokens"]
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_llamacpp_answers_the_same_through_the_door(what: str, llamacpp: Deployment) -> None:
+    body = {
+        "model": "tiny-chat",
+        "max_tokens": 12,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": "Hello there"}],
+        **ASKED[what],
+    }
+    assert llamacpp.base_url
+    theirs = posted(llamacpp.base_url, "/messages", body).json()
+    plain = request(**body)
+    sent = OpenAIDialect().chat_request(plain, "tiny-chat")
+    ours = DOOR.completion(plain, posted(llamacpp.base_url, sent.path, sent.body).content, "r1")
+    assert compared(json.loads(ours)) == compared(theirs)
+    streaming = request(**body, stream=True)
+    sent = OpenAIDialect().chat_request(streaming, "tiny-chat")
+    reader = OpenAIDialect().chunk_reader(streaming)
+    events = EventDecoder().feed(posted(llamacpp.base_url, sent.path, sent.body).content)
+    assert compared(streamed(*map(reader.read, events)).message.to_dict()) == compared(theirs)

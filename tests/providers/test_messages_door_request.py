@@ -367,6 +367,11 @@ def test_anthropic_gets_what_was_sent_to_it() -> None:
     assert to_anthropic(**fields, x_priority="low") == {"model": "claude", "max_tokens": 9, **fields}
 
 
+def test_what_one_deployment_is_told_besides_keeps_the_request_whole_for_the_next() -> None:
+    fields = parsed(system="Be brief.").setting("priority", 1)
+    assert json.loads(AnthropicDialect().chat_request(fields, "m").body)["system"] == "Be brief."
+
+
 def test_anthropic_is_not_shown_the_thinking_of_others() -> None:
     assert to_anthropic(messages=thinking(""))["messages"] == [HELLO, {"role": "assistant", "content": "Hi"}, HELLO]
 

@@ -456,6 +456,17 @@ def test_an_answer_of_nothing_is_an_empty_message(message: dict[str, Any]) -> No
     assert [part["text"] for part in completed(message)["output"][0]["content"]] == [""]
 
 
+def test_logprobs_have_their_bytes() -> None:
+    """Which a chat completion may leave out, and this API may not."""
+    other = {"token": "é", "logprob": -2.5, "bytes": None}
+    token = {"token": "日", "logprob": -0.5, "bytes": [1, 2], "top_logprobs": [other]}
+    choice = {"index": 0, "message": {"content": "日"}, "finish_reason": "stop", "logprobs": {"content": [token]}}
+    said = DOOR.completion(DOOR.request(body()), json.dumps({"choices": [choice]}).encode(), RECORD)
+    assert checked_response(said)["output"][0]["content"][0]["logprobs"] == [
+        {**token, "top_logprobs": [{**other, "bytes": [195, 169]}]}
+    ]
+
+
 def test_the_tier_is_the_one_that_served() -> None:
     asked = body(service_tier="auto")
     assert completed({"content": "a"}, asked=asked)["service_tier"] == "auto"

@@ -38,6 +38,7 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
             if not make:
                 raise ConfigError(f"there are no keys in {path.parent}; name the gateway's folder with --data")
             _require_owner(path.parent)
+            os.umask(0o077)  # what the gateway will write there is nobody else's either
         with contextlib.closing(SqliteKeys(path)) as keys:
             yield keys
     except OSError as error:

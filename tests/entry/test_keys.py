@@ -25,6 +25,7 @@ def test_a_key_from_its_making_to_its_end(tmp_path: Path) -> None:
     assert keys(data, "revoke", key_id).status == 0
     listed = keys(data, "list", "--json")
     assert plain.encode() not in (data / "lexora.db").read_bytes()
+    assert (data / "lexora.db").stat().st_mode & 0o077 == 0
     assert "secret_hash" not in listed.out
     found = {key["id"]: key for key in json.loads(listed.out)}
     assert {name: key["status"] for name, key in found.items()} == {key_id: "revoked", new: "active"}

@@ -5,32 +5,34 @@ from threading import Lock
 
 from lexora.core.ports import Claim
 
-# A window is forgotten when it has been over for this long (requests that began in it may still settle), and then only
-# if there are many: a clock that jumps and comes back must not make anybody's budget whole again.
-_KEEP_SECONDS = 7200
-_MOST_WINDOWS = 200
+# So many windows of a kind are kept, those that were opened last: requests that began in one may still settle, and a
+# clock that jumps and comes back must not make anybody's budget whole again.
+_MOST_MINUTES = 200
+_MOST_OTHERS = 40
 
 _Counts = dict[tuple[str, str], int]
 
 
 class MemoryLimits:
-    """The port `LimitStore` for one process. Counts by window, then by subject and measure."""
+    """The port `LimitStore` for one process. Counts by window, then by subject and measure.
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    `known` says what is used of a window (its name, its end) that is new here. It may raise OSError.
+    """
+
+    def __init__(self, known: Callable[[str, float], Iterable[Claim]] = lambda *_: ()) -> None:
+        self._known = known
         self._windows: dict[str, _Counts] = {}
-        self._ends: dict[str, float] = {}
         self._lock = Lock()
 
     def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
-        """Adds every claim's amount, or none of them; see the port."""
+        """Adds every claim's amount, or none of them; see the port. Raises what `known` does."""
         used: list[int] = []
         places: list[tuple[_Counts, tuple[str, str]]] = []
         with self._lock:
             for claim in claims:
                 counts = self._windows.get(claim.window)
                 if counts is None:
-                    counts = self._open(claim.window, claim.ends_at)
+                    counts = self.open(claim.window, claim.ends_at)
                 place = (claim.subject, claim.measure)
                 before = counts.get(place, 0)
                 if claim.limit is not None and before + claim.amount > claim.limit:
@@ -50,19 +52,12 @@ class MemoryLimits:
                     place = (claim.subject, claim.measure)
                     counts[place] = counts.get(place, 0) + amount - claim.amount
 
-    def load(self, claims: Iterable[Claim]) -> None:
-        """Counts what is known to be used."""
-        with self._lock:
-            for claim in claims:
-                counts = self._windows.get(claim.window) or self._open(claim.window, claim.ends_at)
-                place = (claim.subject, claim.measure)
-                counts[place] = counts.get(place, 0) + claim.amount
-
-    def _open(self, window: str, ends_at: float) -> _Counts:
-        counts = self._windows.setdefault(window, {})
-        self._ends[window] = ends_at
-        if len(self._ends) > _MOST_WINDOWS:
-            over = self._now() - _KEEP_SECONDS
-            for name in [name for name, ended in self._ends.items() if ended < over and name != window]:
-                del self._ends[name], self._windows[name]
+    def open(self, window: str, ends_at: float) -> _Counts:
+        """Begins to count in a window, from what is known of it."""
+        counts = {(claim.subject, claim.measure): claim.amount for claim in self._known(window, ends_at)}
+        minute = window.startswith("minute:")
+        same = [name for name in self._windows if name.startswith("minute:") == minute]
+        if len(same) >= (_MOST_MINUTES if minute else _MOST_OTHERS):
+            del self._windows[same[0]]
+        self._windows[window] = counts
         return counts

@@ -77,7 +77,7 @@ class OidcTokens:
         """The claims of a valid token. Raises Unauthorized, and OSError if the issuer's keys cannot be had."""
         digest = sha256(token.encode()).digest()
         cached = self._verified.get(digest)
-        if cached is not None and self._now() < cached[0]:
+        if cached is not None and 0 < cached[0] - self._now() <= TOKEN_SECONDS:  # the clock may have been set back
             return cached[1]
         try:
             header = jwt.get_unverified_header(token)

@@ -1,6 +1,7 @@
 """SQLite on one machine: the prepared answers and the ledger, in one file."""
 
 import sqlite3
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -37,6 +38,7 @@ WHERE created_at >= ? AND created_at < ? AND attempts > 0 GROUP BY user_id, key_
 # wait, so does the log behind them.
 _PATIENCE_SECONDS = 1.0
 _MOST = 2**63 - 1
+_WINDOWS = {"minute": minute_window, "day": day_window, "month": month_window}
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -103,27 +105,27 @@ class SqliteRecords:
             self._connection.close()
             raise OSError(f"{path}: {error}") from None
 
-    def spent(self, now: float) -> list[Claim]:
-        """What is used of the windows that `now` is in, by user, by key and by all, for counters that begin anew.
+    def spent(self, window: str, ends_at: float) -> list[Claim]:
+        """What is used of a window, by user, by key and by all, for counters that begin anew. For any thread.
 
         Raises OSError.
         """
-        minute = minute_window(now)
-        sums: dict[tuple[str, str, str, float], int] = {}
+        kind = window.partition(":")[0]
+        begins_at = _WINDOWS[kind](ends_at - 1).begins_at
+        sums: dict[tuple[str, str], int] = {}
         try:
-            for window in (minute, day_window(now), month_window(now)):
-                for user, key, requests, tokens, usd in self._connection.execute(_SPENT, window[1:]):
-                    subjects = ["all", f"user:{user or ''}", *([f"key:{key}"] if key is not None else [])]
-                    counted = {"nanodollars": nanodollars(usd)}
-                    if window is minute:
-                        counted = {"requests": requests, "tokens": int(tokens)}
-                    for subject in subjects:
-                        for measure, amount in counted.items():
-                            place = (subject, window.name, measure, window.ends_at)
-                            sums[place] = sums.get(place, 0) + amount
+            with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
+                rows = connection.execute(_SPENT, (begins_at, ends_at)).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from None
-        return [Claim(*place[:3], amount, None, place[3]) for place, amount in sums.items() if amount]
+        for user, key, requests, tokens, usd in rows:
+            counted = {"nanodollars": nanodollars(usd)}
+            if kind == "minute":
+                counted = {"requests": requests, "tokens": int(tokens)}
+            for subject in ("all", f"user:{user or ''}", *([f"key:{key}"] if key is not None else [])):
+                for measure, amount in counted.items():
+                    sums[subject, measure] = sums.get((subject, measure), 0) + amount
+        return [Claim(subject, window, measure, amount, None, ends_at) for (subject, measure), amount in sums.items()]
 
     def write(self, records: list[Record]) -> None:
         count = len(COLUMNS)

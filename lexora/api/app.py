@@ -65,7 +65,7 @@ def create_app(
     chat = ChatEndpoint(gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
-    health = HealthEndpoint(gateway, started_at, operations.health)
+    health = HealthEndpoint(gateway, time.monotonic(), operations.health)
 
     stats = StatsEndpoint(operations.stats, partial(require_watcher, auth), operations.live)
     admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)

@@ -26,6 +26,7 @@ class HealthEndpoint:
 
     `unhealthy`, with status 503, when every deployment is known to be down, or when there is nothing to answer with at
     all; `degraded` when some are down. Prepared answers may work all the same: `prepared_prompts` says how many.
+    `started_at` is in seconds that never go back.
     """
 
     def __init__(self, gateway: Gateway, started_at: float, facts: Callable[[], HealthFacts] = HealthFacts) -> None:
@@ -47,7 +48,7 @@ class HealthEndpoint:
             "model": routes.default_model,
             "models": len(routes.names),
             "prepared_prompts": prompts,
-            "uptime": _duration(time.time() - self._started_at),
+            "uptime": _duration(time.monotonic() - self._started_at),
         }
         if facts.gpu_memory is not None:
             body["gpu_memory_used"], body["gpu_memory_total"] = map(_gigabytes, facts.gpu_memory)

@@ -79,14 +79,9 @@ class Auth:
         if cached is None or not 0 <= now - cached[0] < FRESH_SECONDS:
             cached = self._look_up(token, digest, now, cached)
         key = cached[2]
-        if key.expires_at is not None and now >= key.expires_at:
-            raise Unauthorized(
-                "This API key has expired. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
-            )
-        if key.revoked_at is not None and now >= key.revoked_at:
-            raise Unauthorized(
-                "This API key was revoked. Ask whoever runs this gateway for a new one.", headers=CHALLENGE
-            )
+        if (status := key.status(now)) != "active":
+            what = "has expired" if status == "expired" else "was revoked"
+            raise Unauthorized(f"This API key {what}. Ask whoever runs this gateway for a new one.", headers=CHALLENGE)
         return cached[3]
 
     def _look_up(

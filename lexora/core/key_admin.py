@@ -5,11 +5,13 @@ seconds since the epoch. All functions let the store's OSError through.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
+from math import inf
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from lexora.core.auth import PREFIX
 from lexora.core.chat import Name, invalid_field
@@ -113,7 +115,7 @@ def find(keys: KeyStore, key_id: str) -> Key:
 
 def revoke(keys: KeyStore, key_id: str, now: float) -> Key:
     """Ends a key now, unless it has ended before. Raises NotFound."""
-    return _end(keys, key_id, now)
+    return _change(keys, key_id, lambda key: None if key.revoked_at is not None else replace(key, revoked_at=now))
 
 
 def rotate(
@@ -124,27 +126,24 @@ def rotate(
     Returns the new one with its plain text. Raises NotFound, and InvalidRequest if the old one has ended already.
     """
     old = find(keys, key_id)
-    if (status := status_of(old, now)) != "active":
+    if (status := old.status(now)) != "active":
         raise InvalidRequest(f"The key '{key_id}' is {status}. Create a new one instead.", param="id", code="key_ended")
     plain = _plain(new_id, secret)
-    new = msgspec.structs.replace(old, id=new_id, secret_hash=_hash(plain), created_at=now, revoked_at=None)
+    new = replace(old, id=new_id, secret_hash=_hash(plain), created_at=now, ends_at=None)
     _add(keys, new)  # first, so that nobody is left without a key if the store fails in between
-    _end(keys, key_id, now + keep_seconds)
+    if keep_seconds:
+        ends_at = now + keep_seconds
+        _change(keys, key_id, lambda key: None if (key.ends_at or inf) <= ends_at else replace(key, ends_at=ends_at))
+    else:
+        revoke(keys, key_id, now)
     return new, plain
-
-
-def status_of(key: Key, now: float) -> str:
-    """active, expired or revoked."""
-    if key.revoked_at is not None and now >= key.revoked_at:
-        return "revoked"
-    return "expired" if key.expires_at is not None and now >= key.expires_at else "active"
 
 
 def public(key: Key, now: float) -> dict[str, Any]:
     """What may be shown of a key: everything but the hash, and its status."""
     shown: dict[str, Any] = msgspec.to_builtins(key)
     del shown["secret_hash"]
-    return {**shown, "status": status_of(key, now)}
+    return {**shown, "status": key.status(now)}
 
 
 def _add(keys: KeyStore, key: Key) -> None:
@@ -152,15 +151,15 @@ def _add(keys: KeyStore, key: Key) -> None:
         raise OSError(f"there is a key {key.id} already; another try makes another id")
 
 
-def _end(keys: KeyStore, key_id: str, at: float) -> Key:
-    """Ends a key then, if it does not end before. Who else changes it meanwhile only ends it earlier."""
+def _change(keys: KeyStore, key_id: str, changed: Callable[[Key], Key | None]) -> Key:
+    """Stores what `changed` makes of a key as it is, None for the same. Whoever changes it meanwhile ends it too."""
     while True:
         key = find(keys, key_id)
-        if key.revoked_at is not None and key.revoked_at <= at:
+        new = changed(key)
+        if new is None:
             return key
-        ended = msgspec.structs.replace(key, revoked_at=at)
-        if keys.put(ended, key):
-            return ended
+        if keys.put(new, key):
+            return new
 
 
 def _plain(key_id: str, secret: str) -> str:

@@ -1,6 +1,7 @@
 """Who asks, and what they may."""
 
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ class Key(msgspec.Struct, frozen=True):
     `secret_hash` is SHA-256 of the plain text in hex: it has 256 random bits, so no slow hash is needed. `models` are
     names or patterns (`gpt-*`), None for all. `priority` is what its requests have and the highest they may ask for.
     `limits` are the key's own, besides its user's. `admin` lets it use /admin, `on_behalf` name a user by `x_user_id`.
+    It was ended at `revoked_at`, which holds whatever the clock says since, or goes on in another's place to `ends_at`.
     """
 
     id: str
@@ -39,6 +41,12 @@ class Key(msgspec.Struct, frozen=True):
     revoked_at: float | None = None
     admin: bool = False
     on_behalf: bool = False
+    ends_at: float | None = None
+
+    def status(self, now: float) -> Literal["active", "expired", "revoked"]:
+        if self.revoked_at is not None or (self.ends_at is not None and now >= self.ends_at):
+            return "revoked"
+        return "expired" if self.expires_at is not None and now >= self.expires_at else "active"
 
 
 class Caller(msgspec.Struct, frozen=True):

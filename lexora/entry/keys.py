@@ -117,7 +117,7 @@ def _rotate(options: argparse.Namespace, keys: KeyStore) -> None:
         raise ConfigError("--keep-hours must be from 0 to 8760")
     key, plain = key_admin.rotate(keys, options.id, now, secrets.token_hex(6), secrets.token_urlsafe(32), keep * 3600)
     old = key_admin.find(keys, options.id)
-    _hand_out(key, plain, f" in the place of {old.id}, which ends {_time(old.revoked_at) if keep else 'now'}")
+    _hand_out(key, plain, f" in the place of {old.id}, which ends {_time(old.ends_at) if keep else 'now'}")
 
 
 _DO = {"create": _create, "list": _list, "revoke": _revoke, "rotate": _rotate}
@@ -136,13 +136,13 @@ def _row(key: Key, now: float) -> tuple[str, ...]:
         (limits.usd_per_day, "{:g} USD/day"),
         (limits.usd_per_month, "{:g} USD/month"),
     )
-    ends = min((at for at in (key.expires_at, key.revoked_at) if at is not None), default=None)
+    ends = min((at for at in (key.expires_at, key.revoked_at, key.ends_at) if at is not None), default=None)
     rights = (("admin", key.admin), ("speak for others", key.on_behalf))
     return (
         key.id,
         key.user_id,
         key.name or "-",
-        key_admin.status_of(key, now),
+        key.status(now),
         key.priority,
         ",".join(key.models) if key.models else "all",
         ", ".join(text.format(value) for value, text in shown if value is not None) or "-",

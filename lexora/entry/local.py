@@ -35,7 +35,7 @@ from lexora.api.metrics import MetricsEndpoint, create_ops_app
 from lexora.core.errors import InvalidRequest
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.lanes import Lanes
-from lexora.core.limits import Estimates, Limiter
+from lexora.core.limits import Estimates, Limiter, day_window, minute_window, month_window
 from lexora.core.model_map import Deployment
 from lexora.core.passage import Traffic
 from lexora.core.ports import RecordSink
@@ -142,13 +142,15 @@ class _Local:
         self._lanes = Lanes(queue_rules(settings), circuit_rules(settings), time.monotonic)
         self._monitor = Monitor(self._client, lambda deployment: self._lanes.of(deployment).circuit.successes)
         self._live = Live(self._lanes, self._monitor)
-        self._limits = MemoryLimits(time.time)
         try:
             self._answers = SqliteAnswers(self._database)
             self._keys = SqliteKeys(self._database)
             records = SqliteRecords(self._database)
             recovered = recover(folder / JOURNAL, records)
-            self._limits.load(records.spent(time.time()))
+            self._limits = MemoryLimits(records.spent)
+            for window in (minute_window, day_window, month_window):  # now, as nobody waits for it yet
+                name, _, ends_at = window(time.time())
+                self._limits.open(name, ends_at)
             journal = Journal(folder / JOURNAL)
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
@@ -326,7 +328,7 @@ class _Local:
 
     async def _serve_operations(self, listener: socket.socket, operations: Operations) -> None:
         """/metrics and /health on a port of their own."""
-        health = HealthEndpoint(self._gateway, time.time(), operations.health)
+        health = HealthEndpoint(self._gateway, time.monotonic(), operations.health)
         app = create_ops_app(MetricsEndpoint(self._metrics.text, CONTENT_TYPE), health)
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=1)
         await server._serve([listener])  # noqa: SLF001 - `serve` would take the signals from the other server

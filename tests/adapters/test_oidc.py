@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.utils import base64url_encode
 
-from lexora.adapters.oidc import OidcTokens
+from lexora.adapters.oidc import KEYS_SECONDS, OidcTokens
 from lexora.core.auth import CHALLENGE, Auth
 from lexora.core.errors import Unauthorized
 from tests.support.client import chat_body
@@ -229,3 +229,20 @@ def test_an_answer_without_end_is_not_read(issuer: Issuer) -> None:
     issuer.keys = [jwk(RSA, kid="a", x="x" * 2_000_000)]
     with pytest.raises(OSError, match="cannot be had"):
         asyncio.run(tokens(issuer).claims(issuer.token()))
+
+
+def test_a_token_is_checked_again_when_the_clock_was_set_back(issuer: Issuer) -> None:
+    wall, clock = Clock(), Clock()
+    wall.time = time.time() + 86_400
+    verifier = OidcTokens(issuer.url, "lexora", now=wall, clock=clock)
+    token = issuer.token(exp=int(time.time()) + 200_000)
+
+    async def ask() -> None:
+        assert await verifier.claims(token)
+        wall.time -= 86_400
+        issuer.keys = [jwk(OTHER, kid="a")]
+        clock.time += KEYS_SECONDS
+        with pytest.raises(Unauthorized):
+            await verifier.claims(token)
+
+    asyncio.run(ask())

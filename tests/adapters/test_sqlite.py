@@ -139,8 +139,12 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     prepared = Record("0" * 32, now, "chat.completions", user_id="a", tokens_in=9, cost_usd=0.0)
     with closing(SqliteRecords(path)) as sink:
         sink.write([*sent, prepared])
-        spent = {(each.subject, each.window, each.measure): (each.amount, each.ends_at) for each in sink.spent(now)}
-    minute, day, month = minute_window(now), day_window(now), month_window(now)
+        minute, day, month = minute_window(now), day_window(now), month_window(now)
+        spent = {
+            (each.subject, each.window, each.measure): (each.amount, each.ends_at)
+            for window in (minute, day, month)
+            for each in sink.spent(window.name, window.ends_at)
+        }
     assert spent["user:a", minute.name, "requests"] == (2, minute.ends_at)
     assert spent["user:a", minute.name, "tokens"] == (14, minute.ends_at)
     assert spent["key:k", minute.name, "requests"] == (1, minute.ends_at)

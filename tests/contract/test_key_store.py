@@ -18,7 +18,19 @@ from tests.support.emulator import Emulator
 
 KEY = Key("0123456789ab", "ann", "f" * 64, 1000.5)
 FULL = Key(
-    "ba9876543210", "ann 日本", "e" * 64, 999.0, "n", ("gpt-*",), "high", Limits(1, 2, 0.5, 9), 1.5, 2.5, True, True
+    "ba9876543210",
+    "ann 日本",
+    "e" * 64,
+    999.0,
+    "n",
+    ("gpt-*",),
+    "high",
+    Limits(1, 2, 0.5, 9),
+    1.5,
+    2.5,
+    True,
+    True,
+    3.5,
 )
 
 

@@ -15,7 +15,7 @@ ENDS_AT = time.time() + 3600
 
 
 def _memory(request: pytest.FixtureRequest) -> LimitStore:
-    return MemoryLimits(time.time)
+    return MemoryLimits()
 
 
 def _dynamodb(request: pytest.FixtureRequest) -> LimitStore:

@@ -212,8 +212,8 @@ def test_a_clock_that_is_set_back_keeps_no_revoked_key(keys: Door, clock: Clock)
     _, plain = key_admin.create(keys, NewKey(user_id="ann"), 0.0, ID, SECRET)
     auth = Auth(keys, None, required=True, prepared=False, now=clock)
     asyncio.run(auth.identify(plain.encode()))
-    key_admin.revoke(keys, ID, 1.0)
-    clock.at -= 3600
+    key_admin.revoke(keys, ID, clock())
+    clock.at -= 3600  # and it was not revoked yet
     with pytest.raises(Unauthorized, match="revoked"):
         asyncio.run(auth.identify(plain.encode()))
 

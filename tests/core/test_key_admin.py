@@ -66,7 +66,8 @@ def test_a_key_that_was_to_go_on_can_be_ended_now(keys: SqliteKeys) -> None:
     key_admin.create(keys, NewKey(user_id="ann", tokens_per_minute=5), NOW, ID, "s" * 43)
     new, _ = key_admin.rotate(keys, ID, NOW, NEW_ID, "n" * 43, keep_seconds=60)
     assert (new.user_id, new.limits.tokens_per_minute, new.revoked_at) == ("ann", 5, None)
-    assert key_admin.status_of(key_admin.find(keys, ID), NOW + 59) == "active"
+    old = key_admin.find(keys, ID)
+    assert (old.status(NOW + 59), old.status(NOW + 60)) == ("active", "revoked")
     assert key_admin.revoke(keys, ID, NOW + 1).revoked_at == NOW + 1
 
 
@@ -94,6 +95,13 @@ def test_a_key_that_is_revoked_while_it_is_rotated_stays_so(keys: SqliteKeys) ->
     meanwhile = Meanwhile(keys, lambda: key_admin.revoke(keys, ID, NOW + 1))
     key_admin.rotate(meanwhile, ID, NOW, NEW_ID, "n" * 43, keep_seconds=3600)
     assert key_admin.find(keys, ID).revoked_at == NOW + 1
+
+
+def test_of_two_rotations_the_earlier_end_counts(keys: SqliteKeys) -> None:
+    key_admin.create(keys, NewKey(user_id="ann"), NOW, ID, "s" * 43)
+    key_admin.rotate(keys, ID, NOW, NEW_ID, "n" * 43, keep_seconds=60)
+    third, _ = key_admin.rotate(keys, ID, NOW, "c" * 12, "n" * 43, keep_seconds=3600)
+    assert (key_admin.find(keys, ID).ends_at, third.ends_at) == (NOW + 60, None)
 
 
 def test_a_key_that_is_rotated_while_it_is_revoked_ends(keys: SqliteKeys) -> None:

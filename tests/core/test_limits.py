@@ -37,7 +37,7 @@ class Desk:
 
     def __init__(self, **rules: Any) -> None:
         self.now = NOON
-        self.store = Store(lambda: self.now)
+        self.store = Store()
         self.complaints: list[str] = []
         self.limiter = Limiter(self.store, Rules(**rules), lambda: self.now, self.complaints.append)
 

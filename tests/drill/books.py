@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from tests.support.client import HELLO, post
+from tests.support.client import HELLO, bearer, post
 from tests.support.gateway import RunningGateway
 from tests.support.recorded import RecordedUpstream, wait_until
 
@@ -45,7 +45,10 @@ def own(base_url: str, name: str = "own", **more: Any) -> dict[str, Any]:
 
 
 def ask_all(gateway: RunningGateway, requests: Iterable[Mapping[str, Any]], at_once: int = 300) -> list[Answer]:
-    """Sends chat requests with these fields, so many at a time, and reads every answer to its end."""
+    """Sends chat requests with these fields, so many at a time, and reads every answer to its end.
+
+    A field `key` is the key that it is sent with.
+    """
 
     async def main() -> list[Answer]:
         free = asyncio.Semaphore(at_once)
@@ -54,9 +57,10 @@ def ask_all(gateway: RunningGateway, requests: Iterable[Mapping[str, Any]], at_o
 
             async def ask(fields: Mapping[str, Any]) -> Answer:
                 body = {"model": "m", "messages": [HELLO], "max_tokens": 50, **fields}
+                headers = bearer(body.pop("key", None))
                 async with free:
                     try:
-                        response = await client.post("/v1/chat/completions", json=body)
+                        response = await client.post("/v1/chat/completions", json=body, headers=headers)
                     except httpx2.TransportError:
                         return Answer(0)
                 return Answer(response.status_code, dict(response.headers), response.content)
@@ -66,9 +70,9 @@ def ask_all(gateway: RunningGateway, requests: Iterable[Mapping[str, Any]], at_o
     return asyncio.run(main())
 
 
-def spent(gateway: RunningGateway, user: str | None = None, model: str = "paid") -> float:
+def spent(gateway: RunningGateway, user: str | None = None, model: str = "paid", key: str | None = None) -> float:
     """The dollars that are spent or reserved of the user's budget, as the gateway says when it refuses too much."""
-    response = post(gateway, model=model, max_tokens=10**12, x_user_id=user)
+    response = post(gateway, model=model, max_tokens=10**12, x_user_id=user, key=key)
     assert response.status_code == 429, response.text
     found = re.search(r"\$(\S+) are spent or reserved", response.json()["error"]["message"])
     assert found, response.text
@@ -118,11 +122,11 @@ def check_money(gateway: RunningGateway, users: Iterable[str], model: str = "pai
         assert spent(gateway, user, model) == pytest.approx(cost[user], rel=1e-5, abs=1e-9), user
 
 
-def check_at_rest(gateway: RunningGateway) -> None:
+def check_at_rest(gateway: RunningGateway, key: str | None = None) -> None:
     """That nobody is on the way: no queue has anybody in it, nor anybody waiting."""
 
     def busy() -> list[Any]:
-        queues = httpx2.get(f"{gateway.url}/stats", timeout=10).json()["queues"]
+        queues = httpx2.get(f"{gateway.url}/stats", timeout=10, headers=bearer(key)).json()["queues"]
         return [queue for queue in queues.values() if queue["running"] or queue["waiting"]]
 
     wait_until(lambda: not busy(), "the queues to be empty", 10)

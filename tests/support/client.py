@@ -40,12 +40,16 @@ def chat_body(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [HELLO], **fields}
 
 
-def post(gateway: Listening, content: bytes | None = None, **fields: Any) -> httpx2.Response:
+def bearer(key: str | None) -> dict[str, str]:
+    """The header that shows a key."""
+    return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+def post(gateway: Listening, content: bytes | None = None, *, key: str | None = None, **fields: Any) -> httpx2.Response:
     """One chat request, read to the end of its response. Raises httpx2's error if that end is not a true one."""
     body = json.dumps(chat_body(**fields)).encode() if content is None else content
-    return httpx2.post(
-        f"{gateway.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=30
-    )
+    headers = {"content-type": "application/json", **bearer(key)}
+    return httpx2.post(f"{gateway.url}/v1/chat/completions", content=body, headers=headers, timeout=30)
 
 
 def events(response: httpx2.Response | bytes) -> list[Any]:

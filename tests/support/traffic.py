@@ -17,7 +17,7 @@ from lexora.core.stats import Counts, Group
 
 def free_traffic() -> Traffic:
     return Traffic(
-        Limiter(MemoryLimits(time.time), Rules(), time.time),
+        Limiter(MemoryLimits(), Rules(), time.time),
         Estimates(),
         Lanes(None, CircuitRules(), time.monotonic),
         RetryRules(),

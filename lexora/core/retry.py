@@ -18,7 +18,10 @@ from lexora.core.errors import (
 
 # What servers call a prompt that is too long, as code, type or in words.
 _OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
-_OVERFLOW_WORDS = ("maximum context length", "prompt is too long", "context size", "context window", "max_model_len")
+_OVERFLOW_WORDS = (
+    *("maximum context length", "prompt is too long", "context size", "context window", "max_model_len"),
+    "exceeds the maximum number of tokens",
+)
 # The deployment's credential, account or model name is wrong: no client is to blame, and no second try helps.
 _MISCONFIGURED = {401, 402, 403, 404}
 _TRANSIENT = {408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}

@@ -1,5 +1,6 @@
 """Errors of upstreams, in whatever form they come, as the error that the client gets."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -31,8 +32,9 @@ _LONGEST_MESSAGE = 2_000
 def refused(status: int, body: bytes, *, retry_after: float | None = None) -> UpstreamRefused:
     """The client's error for an upstream's error response; `status` 0 for one reported inside a 200 answer.
 
-    Understands OpenAI's envelope (vLLM, llama.cpp, Ollama), Anthropic's, `{"error": "…"}` and `{"detail": …}`.
-    The text of a body that is none of these is not shown: it may be a stack trace.
+    Understands OpenAI's envelope (vLLM, llama.cpp, Ollama), Anthropic's, Google's (also in a list), Mistral's
+    (`{"object": "error", "message": …}`), `{"error": "…"}` and `{"detail": …}`. The text of a body that is none of
+    these is not shown: it may be a stack trace.
     """
     try:
         said = msgspec.json.decode(body)
@@ -43,16 +45,22 @@ def refused(status: int, body: bytes, *, retry_after: float | None = None) -> Up
 
 def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> UpstreamRefused:
     """The same for a body that is decoded already."""
-    if status in (401, 403):
+    if isinstance(said, list) and said:
+        said = said[0]
+    error = said.get("error", said.get("detail")) if isinstance(said, dict) else None
+    if isinstance(said, dict) and said.get("object") == "error" and error is None:
+        error = said
+    facts: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
+    google = _details(facts.get("details"))
+    key_invalid = google.get("reason") == "API_KEY_INVALID"  # of which Google says 400
+    if status in (401, 403) or key_invalid:
         return UpstreamRefused(
             f"The upstream refused the gateway's credential (status {status}). "
             "Whoever runs this gateway must check the deployment's `credential`.",
             status=502,
-            upstream_status=status,
+            upstream_status=401 if key_invalid else status,
             code="upstream_credential_refused",
         )
-    error = said.get("error", said.get("detail")) if isinstance(said, dict) else None
-    facts: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
     message = facts.get("message")
     if not isinstance(message, str) or not message:
         message = f"The upstream answered with status {status}." if status else "The upstream reported an error."
@@ -69,11 +77,26 @@ def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> U
         message[:_LONGEST_MESSAGE],
         status=status if status in _SAME else _OTHER.get(status, 502),
         upstream_status=upstream_status,
-        error_type=_text(facts.get("type")) or "upstream_error",
+        error_type=_text(facts.get("type")) or _text(facts.get("status")) or "upstream_error",
         param=_text(facts.get("param")),
-        code=_text(code) or "upstream_error",
-        retry_after=retry_after,
+        code=_text(code) or _text(google.get("reason")) or "upstream_error",
+        retry_after=_seconds(google.get("retryDelay")) if retry_after is None else retry_after,
     )
+
+
+def _details(details: object) -> dict[str, Any]:
+    """What Google says in an error's `details` (https://google.aip.dev/193), in one: `reason`, `retryDelay`, …"""
+    found: dict[str, Any] = {}
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict):
+            found |= detail
+    return found
+
+
+def _seconds(duration: object) -> float | None:
+    """`"34.5s"` as 34.5."""
+    said = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)s", duration) if isinstance(duration, str) else None
+    return float(said[1]) if said else None
 
 
 def _text(value: object) -> str | None:

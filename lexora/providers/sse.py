@@ -10,7 +10,8 @@ class EventTooLarge(Exception):
 class EventDecoder:
     """Cuts a byte stream into events and gives the data of each; other fields and comments are dropped.
 
-    Event names are not kept: both dialects repeat them inside the data.
+    Event names are not kept: the dialects repeat them inside the data. A block that is bare JSON is data too: so Google
+    reports an error in a stream.
     """
 
     def __init__(self) -> None:
@@ -38,8 +39,11 @@ class EventDecoder:
 def _data(block: bytes) -> bytes | None:
     if block.startswith(b"data: ") and b"\n" not in block:
         return block[6:]
-    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
-    # The data is JSON in both dialects, so a line's end in it says no more than a space, and one line can be sent on.
+    if block.startswith((b"{", b"[")):
+        lines = block.split(b"\n")
+    else:
+        lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    # The data is JSON in all dialects, so a line's end in it says no more than a space, and one line can be sent on.
     return b" ".join(lines) if lines else None
 
 

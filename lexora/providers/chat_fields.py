@@ -1,0 +1,210 @@
+"""OpenAI's chat request as dialects read it that translate it: its messages, tools and formats, and how to refuse.
+
+(https://platform.openai.com/docs/api-reference/chat/create)
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from lexora.core.errors import InvalidRequest
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    refusal: str
+
+
+class ImageUrl(msgspec.Struct):
+    """`detail` is not read: it is a hint about what an image may cost."""
+
+    url: str
+
+
+class ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
+    image_url: ImageUrl
+
+
+class File(msgspec.Struct):
+    file_data: str | None = None
+
+
+class FilePart(msgspec.Struct, tag_field="type", tag="file"):
+    file: File
+
+
+class Audio(msgspec.Struct):
+    data: str
+    format: str
+
+
+class AudioPart(msgspec.Struct, tag_field="type", tag="input_audio"):
+    input_audio: Audio
+
+
+InputPart = TextPart | ImagePart | FilePart | AudioPart
+
+
+class Function(msgspec.Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """`extra_content` is Google's (https://ai.google.dev/gemini-api/docs/openai): what a call must come back with."""
+
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+    extra_content: Any = None
+
+
+class SystemMessage(msgspec.Struct, tag_field="role", tag="system"):
+    content: str | list[TextPart]
+    name: str | None = None
+
+
+class DeveloperMessage(SystemMessage, tag="developer"):
+    pass
+
+
+class UserMessage(msgspec.Struct, tag_field="role", tag="user"):
+    content: str | list[InputPart]
+    name: str | None = None
+
+
+class AssistantMessage(msgspec.Struct, tag_field="role", tag="assistant"):
+    content: str | list[TextPart | RefusalPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    name: str | None = None
+    audio: Any = None
+    function_call: Any = None
+
+
+class ToolMessage(msgspec.Struct, tag_field="role", tag="tool"):
+    tool_call_id: str
+    content: str | list[InputPart]
+
+
+class FunctionMessage(msgspec.Struct, tag_field="role", tag="function"):
+    pass
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+
+
+class ToolFunction(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Raw] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
+    function: _Named
+
+
+class _Allowed(msgspec.Struct):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    allowed_tools: _Allowed
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+    pass
+
+
+class JsonObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    pass
+
+
+class Schema(msgspec.Struct):
+    schema: dict[str, Raw]
+    description: str | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    json_schema: Schema
+
+
+Format = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+# Bookkeeping of OpenAI's own and hints about its cache: no answer depends on them.
+IRRELEVANT = {
+    "store",
+    "metadata",
+    "stream_options",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+}
+
+
+class Refused(NamedTuple):
+    """A field that a provider has no counterpart for: the values that ask for nothing, and what else to do."""
+
+    harmless: tuple[object, ...]
+    instead: str
+
+
+def refuse(fields: Mapping[str, Raw], refused: Mapping[str, Refused], whose: str) -> None:
+    """Raises InvalidRequest for the first field that asks for what `whose` models cannot do."""
+    for name, raw in fields.items():
+        row = refused.get(name)
+        if row is not None and msgspec.json.decode(raw) not in row.harmless:
+            message = f"{whose} models cannot do what '{name}' asks for. {row.instead}"
+            raise InvalidRequest(message, param=name, code="unsupported_parameter")
+
+
+def unsupported(param: str, message: str) -> InvalidRequest:
+    """The refusal of a value that the provider has no counterpart for."""
+    return InvalidRequest(message, param=param, code="unsupported_value")
+
+
+def arguments(call: ToolCall, where: str) -> dict[str, Raw]:
+    """The arguments of a tool call that stands at `where`. Raises InvalidRequest."""
+    try:
+        # Models that call a tool without parameters may leave its arguments empty.
+        return _decode_object(call.function.arguments.strip() or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        param = f"{where}.function.arguments"
+        message = f"Invalid value for '{param}': a string that holds a JSON object is expected."
+        raise InvalidRequest(message, param=param, code="invalid_value") from None
+
+
+def data_url(url: str, where: str) -> tuple[str, str]:
+    """Media type and data of a base64 data URL (https://www.rfc-editor.org/rfc/rfc2397). Raises InvalidRequest."""
+    head, _, data = url.partition(",")
+    scheme, _, described = head.partition(":")
+    media_type, *parameters = described.split(";")
+    if scheme.lower() != "data" or "base64" not in parameters:
+        message = f"Invalid value for '{where}': neither a web address nor base64 data in a `data:` URL."
+        raise InvalidRequest(message, param=where, code="invalid_value")
+    return media_type.lower(), data
+
+
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -23,7 +23,12 @@ MOST_WAITING = 20_000
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 # What they call the providers whose names differ from ours.
-_PROVIDERS = {"google": "gcp.gemini", "gemini": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai"}
+_PROVIDERS = {
+    "azure": "azure.ai.openai",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+}
 
 log = logging.getLogger("lexora")
 

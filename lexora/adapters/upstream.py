@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
@@ -35,6 +35,7 @@ class _Target(NamedTuple):
     dialect: Dialect
     origin: Origin
     path: bytes
+    query: str
     headers: bytes
     secrets: tuple[str, ...]  # what is in the headers and in no error message
 
@@ -148,6 +149,8 @@ class HttpUpstream:
 
     def _post(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
         path, body = target.dialect.chat_request(request, target.deployment.model)
+        if target.query:
+            path = f"{path}{'&' if '?' in path else '?'}{target.query}"
         trace = self._trace(record) if self._trace else ""
         return b"POST %b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,
@@ -170,7 +173,7 @@ class HttpUpstream:
 
     def _work_out(self, deployment: Deployment, *, fresh: bool = False) -> _Target:
         provider = PROVIDERS[deployment.provider]
-        url = urlsplit(deployment.base_url or provider.base_url)
+        url = urlsplit(deployment.base_url)
         secrets = {name: self._credentials(name, fresh=fresh) for name in deployment.references}
         headers = {
             "host": url.netloc,
@@ -186,6 +189,7 @@ class HttpUpstream:
             provider.dialect,
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),
+            urlencode(deployment.query),
             "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
             tuple(secrets.values()),
         )

@@ -29,9 +29,8 @@ def nanodollars(usd: float) -> int:
 
 def cost_bound(price: Price, prompt_tokens: int, completion_tokens: int) -> int:
     """The most that an answer of so many tokens costs, in nanodollars."""
-    return nanodollars(
-        (prompt_tokens * max(price.input, price.cached_input or 0.0) + completion_tokens * price.output) / 1e6
-    )
+    rates = price.rates(prompt_tokens)
+    return nanodollars((prompt_tokens * rates.dearest_input + completion_tokens * rates.output) / 1e6)
 
 
 class _Learned:

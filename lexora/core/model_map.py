@@ -23,29 +23,70 @@ class ProviderFacts(Protocol):
     @property
     def origin(self) -> Literal["own", "paid"]: ...
     @property
-    def base_url(self) -> str: ...
+    def base_url(self) -> str | None: ...
     @property
     def credential_env(self) -> str | None: ...
+    @property
+    def prices(self) -> "Mapping[str, Price]": ...
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Price(_Strict):
-    """US dollars per million tokens. `cached_input` is the price of prompt tokens that the provider had cached."""
+class Rates(_Strict):
+    """US dollars per million tokens.
+
+    `cached_input` is for prompt tokens that the provider had cached, `cache_write` for those that it has cached with
+    this request, `cache_write_1h` for those of them that it keeps for an hour. Left out, they are `input`.
+    """
 
     input: float = Field(0.0, ge=0)
     output: float = Field(0.0, ge=0)
     cached_input: float | None = Field(None, ge=0)
+    cache_write: float | None = Field(None, ge=0)
+    cache_write_1h: float | None = Field(None, ge=0)
+
+    @property
+    def dearest_input(self) -> float:
+        return max(self.input, self.cached_input or 0.0, self.cache_write or 0.0, self.cache_write_1h or 0.0)
+
+    def dollars(self, usage: Usage) -> float:
+        """What an answer cost."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        written = self.input if self.cache_write is None else self.cache_write
+        written_1h = written if self.cache_write_1h is None else self.cache_write_1h
+        return (
+            max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens) * self.input
+            + usage.cached_tokens * cached
+            + (usage.cache_write_tokens - usage.cache_write_1h_tokens) * written
+            + usage.cache_write_1h_tokens * written_1h
+            + usage.completion_tokens * self.output
+        ) / 1e6
+
+
+class LongPromptRates(Rates):
+    """What a whole request costs whose prompt has more tokens than `over`."""
+
+    over: int = Field(ge=0)
+
+
+class Price(Rates):
+    """What a model costs. Some are dearer with a long prompt."""
+
+    long: LongPromptRates | None = None
+
+    def rates(self, prompt_tokens: int) -> Rates:
+        return self.long if self.long and prompt_tokens > self.long.over else self
 
     def cost(self, usage: Usage) -> float:
         """What an answer cost, in US dollars."""
-        cached_price = self.input if self.cached_input is None else self.cached_input
-        fresh_tokens = usage.prompt_tokens - usage.cached_tokens
-        return (
-            fresh_tokens * self.input + usage.cached_tokens * cached_price + usage.completion_tokens * self.output
-        ) / 1e6
+        return self.rates(usage.prompt_tokens).dollars(usage)
+
+
+def listed_price(prices: Mapping[str, Price], model: str) -> Price | None:
+    """The price of a model in a provider's list, which may have it without the date of its snapshot."""
+    return prices.get(model) or prices.get(re.sub(r"-(\d{8}|\d{4}-\d{2}-\d{2})$", "", model))
 
 
 class Timeouts(_Strict):
@@ -90,9 +131,10 @@ class Deployment(_Strict):
     """One place that can answer: an upstream model behind a provider's API.
 
     `base_url` includes the version (`…/v1`). `credential` is a reference (`env:NAME`), never the secret itself.
-    A header's value may be such a reference too. `base_url`, `credential` and `origin` (whose it is: the user's own or
-    paid by the token) may be left out for the provider's own. Without a price, a deployment of the user's own costs
-    nothing and a paid one an unknown amount.
+    A header's value may be such a reference too. `query` goes behind the path of every call (Azure's `api-version`).
+    `base_url`, `credential` and `origin` (whose it is: the user's own or paid by the token) may be left out for the
+    provider's own, and `price` for the one that the provider lists. Without a price, a deployment of the user's own
+    costs nothing and a paid one an unknown amount.
 
     `concurrency` is how many requests it takes at a time (None: what the server says, for the user's own).
     `priority_scheduling` says that the server orders them itself (vLLM's `--scheduling-policy priority`).
@@ -112,6 +154,7 @@ class Deployment(_Strict):
     priority_scheduling: bool = False
     context_window: int | None = Field(None, ge=1)
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], _HeaderText] = {}
+    query: dict[Annotated[str, Field(min_length=1)], str] = {}
 
     @property
     def label(self) -> str:
@@ -144,10 +187,13 @@ class Deployment(_Strict):
         row = info.context.get(provider) if isinstance(provider, str) else None
         if row is None:
             return {"base_url": "http://unknown", "origin": "own", **data}  # `provider` itself is at fault
-        defaults = {"base_url": row.base_url, "origin": row.origin}
+        defaults = {"base_url": row.base_url or "", "origin": row.origin}
         if row.credential_env:
             defaults["credential"] = f"env:{row.credential_env}"
-        return {**defaults, **data}
+        found = {**defaults, **data}
+        if found["origin"] == "paid" and found.get("price") is None and isinstance(found.get("model"), str):
+            found["price"] = listed_price(row.prices, found["model"])
+        return found
 
     @field_validator("provider")
     @classmethod

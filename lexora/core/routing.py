@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
 
 if TYPE_CHECKING:
-    from lexora.core.model_map import Deployment, Route
+    from lexora.core.model_map import Deployment, Price, Route
 
 HOW_TO_CONNECT = (
     "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080: it is found within "
@@ -20,11 +20,19 @@ HOW_TO_CONNECT = (
 )
 
 
+def _unknown(model: str) -> None:  # noqa: ARG001 - whatever it is called
+    return None
+
+
 class Wildcard(NamedTuple):
-    """Model names that a provider is known to serve, such as `gpt-*`, for names that no route lists."""
+    """Model names that a provider is known to serve, such as `gpt-*`, for names that no route lists.
+
+    `price` gives what a model of such a name costs, None where it is not known.
+    """
 
     pattern: str
     deployment: Deployment
+    price: Callable[[str], Price | None] = _unknown
 
 
 class Routes:
@@ -60,7 +68,8 @@ class Routes:
     def _match_wildcards(self, model: str) -> list[Deployment] | None:
         for wildcard in self.wildcards:
             if fnmatchcase(model, wildcard.pattern):
-                return [wildcard.deployment.model_copy(update={"model": model})]
+                found = {"model": model, "price": wildcard.price(model)}
+                return [wildcard.deployment.model_copy(update=found)]
         return None
 
     def order(self, model: str | None, choose: Callable[[], float] = random.random) -> list[Deployment]:

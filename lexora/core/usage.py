@@ -4,12 +4,19 @@ import msgspec
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one answer. `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`."""
+    """Tokens of one answer.
+
+    `cached_tokens` and `cache_write_tokens`, those that the provider has cached from now on, are parts of
+    `prompt_tokens`; `cache_write_1h_tokens` are the part of the latter that is kept for an hour. `reasoning_tokens` are
+    part of `completion_tokens`.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
 
 def estimate_tokens(text: str) -> int:

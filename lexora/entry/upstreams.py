@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from lexora.adapters.http_client import HttpClient, Origin
 from lexora.core.errors import UpstreamError, UpstreamUnreachable
-from lexora.core.model_map import Deployment, ModelMap, Route
+from lexora.core.model_map import Deployment, ModelMap, Route, listed_price
 from lexora.core.routing import Routes, Wildcard
 from lexora.entry.config import Backend, Settings
 from lexora.entry.errors import ConfigError
@@ -22,6 +23,9 @@ from lexora.providers.table import PROVIDERS
 PROBE_SECONDS = 1.0
 # In the place of a status: nothing came in time, or there was no connection at all.
 SILENT, NOT_CONNECTED = 0, -1
+
+# Where a key may be that is not in the variable that a provider's row names first.
+_ALSO = {row.credential_env: row.credential_env_too for row in PROVIDERS.values() if row.credential_env_too}
 
 
 class ServedModel(msgspec.Struct):
@@ -116,8 +120,8 @@ def _own(settings: Settings, provider: str, backend: Backend, upstream_model: st
 
 async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Route], tuple[Wildcard, ...]]:
     own = [name for name, row in PROVIDERS.items() if row.origin == "own"]
-    own = [name for name in own if urlsplit(PROVIDERS[name].base_url).port != own_port]
-    paid = [name for name, row in PROVIDERS.items() if row.credential_env and os.environ.get(row.credential_env)]
+    own = [name for name in own if urlsplit(PROVIDERS[name].base_url or "").port != own_port]
+    paid = [name for name, row in PROVIDERS.items() if row.chat_models and credential_of(f"env:{row.credential_env}")]
     deployments = {name: _environment_deployment(name) for name in (*own, *paid)}
     served = await asyncio.gather(
         *(
@@ -129,11 +133,13 @@ async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Rout
     wildcards: list[Wildcard] = []
     for (name, deployment), models in zip(deployments.items(), served, strict=True):
         patterns = PROVIDERS[name].chat_models
-        wildcards += [Wildcard(pattern, deployment) for pattern in patterns if name in paid]
+        price = partial(listed_price, PROVIDERS[name].prices)
+        wildcards += [Wildcard(pattern, deployment, price) for pattern in patterns if name in paid]
         for model in models or ():
             if name in own or any(fnmatchcase(model.id, pattern) for pattern in patterns):
                 provider = model.owned_by if model.owned_by in own else name
-                found = deployment.model_copy(update={"model": model.id, "provider": provider})
+                told = {"model": model.id, "provider": provider, "price": price(model.id)}
+                found = deployment.model_copy(update=told)
                 routes.setdefault(model.id, Route(deployments=[found]))
     return routes, tuple(wildcards)
 
@@ -143,7 +149,7 @@ def _environment_deployment(provider: str) -> Deployment:
     data = {"provider": provider, "model": "*"}
     if row.base_url_env and (url := os.environ.get(row.base_url_env)):
         whole = urlsplit(url).path.strip("/") and not row.base_url_env_lacks_version
-        data["base_url"] = url if whole else _base_url(url)
+        data["base_url"] = url if whole else _base_url(url, (row.base_url or "").rpartition("/")[2])
     try:
         deployment = Deployment.model_validate(data, context=PROVIDERS)
     except ValidationError as error:
@@ -197,7 +203,8 @@ async def fetch(
 
 def credential_of(reference: str, *, fresh: bool = False) -> str:  # noqa: ARG001 - the environment does not change
     """The secret behind `env:NAME`. Its presence was checked when the model map was loaded."""
-    return os.environ.get(reference.removeprefix("env:"), "")
+    name = reference.removeprefix("env:")
+    return os.environ.get(name) or os.environ.get(_ALSO.get(name) or "", "")
 
 
 def _require_credentials(place: str, deployment: Deployment) -> None:
@@ -211,8 +218,8 @@ def _require_credentials(place: str, deployment: Deployment) -> None:
             raise ConfigError(f"{variable} holds a line break or another character that no key has; set it again")
 
 
-def _base_url(url: str) -> str:
-    return url.rstrip("/").removesuffix("/v1") + "/v1"
+def _base_url(url: str, version: str = "v1") -> str:
+    return f"{url.rstrip('/').removesuffix(f'/{version}')}/{version}"
 
 
 def _public_names(routes: Mapping[str, Route]) -> set[str]:

@@ -30,9 +30,14 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: int | None = None
 
 
+class _CacheCreation(msgspec.Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
     cache_read_input_tokens: int | None = None
     output_tokens: int | None = None
     output_tokens_details: _OutputDetails | None = None
@@ -45,12 +50,15 @@ class _Usage(msgspec.Struct):
     def usage(self) -> Usage:
         """Anthropic counts cached tokens beside `input_tokens`, OpenAI inside `prompt_tokens`."""
         cached = self.cache_read_input_tokens or 0
+        written, kept = self.cache_creation_input_tokens or 0, self.cache_creation
         details = self.output_tokens_details
         return Usage(
-            (self.input_tokens or 0) + (self.cache_creation_input_tokens or 0) + cached,
+            (self.input_tokens or 0) + written + cached,
             self.output_tokens or 0,
             cached,
             (details and details.thinking_tokens) or 0,
+            written,
+            min(written, (kept and kept.ephemeral_1h_input_tokens) or 0),
         )
 
     def wire(self) -> dict[str, Any]:
@@ -62,7 +70,7 @@ class _Usage(msgspec.Struct):
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
             "prompt_tokens_details": {
                 "cached_tokens": usage.cached_tokens,
-                "cache_write_tokens": self.cache_creation_input_tokens or 0,
+                "cache_write_tokens": usage.cache_write_tokens,
             },
             "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         }

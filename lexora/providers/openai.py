@@ -1,8 +1,12 @@
 """The OpenAI dialect: OpenAI itself, vLLM, llama.cpp, Ollama and whatever else serves `/chat/completions`.
 
+Where a service departs from it, its row in the table says how, as data for `OpenAIDialect`.
+
 Answers are relayed as the upstream's own bytes; they are read only for the facts the gateway needs.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,6 +22,7 @@ from lexora.providers.sse import event
 
 class _PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _CompletionDetails(msgspec.Struct):
@@ -37,6 +42,7 @@ class _Usage(msgspec.Struct):
             _count(self.completion_tokens),
             _count(cached.cached_tokens) if cached else 0,
             _count(reasoning.reasoning_tokens) if reasoning else 0,
+            _count(cached.cache_write_tokens) if cached else 0,
         )
 
 
@@ -154,23 +160,36 @@ def _strange_chunk(data: bytes) -> _Chunk:
 class OpenAIDialect:
     """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat).
 
-    `only_max_tokens`: the server passes over the newer name of the limit, `max_completion_tokens`.
+    `key_header` holds the credential, if not `authorization`. `renamed` are fields that go by another name there.
+    `tells_usage` says that streams end with the usage in any case, and that `stream_options` are refused.
     """
 
-    def __init__(self, *, only_max_tokens: bool = False) -> None:
-        self._only_max_tokens = only_max_tokens
+    def __init__(
+        self,
+        *,
+        key_header: str | None = None,
+        renamed: Mapping[str, str] = MappingProxyType({}),
+        tells_usage: bool = False,
+    ) -> None:
+        self._key_header = key_header
+        self._renamed = renamed
+        self._tells_usage = tells_usage
 
     def headers(self, credential: str | None) -> dict[str, str]:
-        return {"authorization": f"Bearer {credential}"} if credential else {}
+        if not credential:
+            return {}
+        return {self._key_header: credential} if self._key_header else {"authorization": f"Bearer {credential}"}
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
         fields: dict[str, Any] = {**request.fields, "model": upstream_model}
-        if request.stream and not request.include_usage:
+        for name in self._renamed.keys() & fields.keys():
+            fields[self._renamed[name]] = fields.pop(name)
+        if self._tells_usage:
+            fields.pop("stream_options", None)
+        elif request.stream and not request.include_usage:
             # Real tokens need the usage chunk; the reader takes it out again.
             asked = _decode_fields(fields["stream_options"]) if request.known.stream_options else {}
             fields["stream_options"] = {**asked, "include_usage": True}
-        if self._only_max_tokens and "max_completion_tokens" in fields:
-            fields["max_tokens"] = fields.pop("max_completion_tokens")
         return Outgoing("/chat/completions", _encode(fields))
 
     def completion(self, body: bytes) -> Completion:

@@ -1,33 +1,48 @@
-"""Every provider, one row each. A new OpenAI-like provider is a new row."""
+"""Every provider, one row each. A new OpenAI-like provider is a new row (docs/providers.md)."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+import msgspec
+
+from lexora.core.model_map import Price
 from lexora.providers.anthropic import AnthropicDialect
 from lexora.providers.dialect import Dialect
+from lexora.providers.gemini import GeminiDialect
 from lexora.providers.openai import OpenAIDialect
 
 _OPENAI = OpenAIDialect()
-_ANTHROPIC = AnthropicDialect()
+_OLDER_NAME = {"max_completion_tokens": "max_tokens"}  # the only one that some servers know
+_LISTED = msgspec.json.decode((Path(__file__).parent / "prices.json").read_bytes())["prices"]
 
 
 class Provider(NamedTuple):
     """An API dialect with its auth and its whereabouts.
 
-    `base_url` is used by deployments that name none. `credential_env` and `base_url_env` are the environment
-    variables that hold its key and another base URL by convention. `chat_models` are patterns of the names of
-    its chat models. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
+    `base_url` is used by deployments that name none; where it is None, each must. `credential_env` and `base_url_env`
+    are the environment variables that hold its key and another base URL by convention; `credential_env_too` is where
+    the key may be instead. `chat_models` are patterns of the names of its chat models: with them, a key in the
+    environment is enough. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
+    `prices` are those that it lists, by the names of its models.
     `continues` are the fields with which it goes on with a last message of the assistant's, None if it does not.
     """
 
     dialect: Dialect
     origin: Literal["own", "paid"]
-    base_url: str
+    base_url: str | None
     credential_env: str | None = None
     base_url_env: str | None = None
     chat_models: tuple[str, ...] = ()
     base_url_env_lacks_version: bool = False
     continues: Mapping[str, bool] | None = None
+    credential_env_too: str | None = None
+    prices: Mapping[str, Price] = MappingProxyType({})
+
+
+def _prices(provider: str) -> dict[str, Price]:
+    return {model: Price.model_validate(price) for model, price in _LISTED[provider].items()}
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -37,7 +52,7 @@ PROVIDERS: dict[str, Provider] = {
         "http://localhost:8000/v1",
         continues={"continue_final_message": True, "add_generation_prompt": False},
     ),
-    "ollama": Provider(OpenAIDialect(only_max_tokens=True), "own", "http://localhost:11434/v1"),
+    "ollama": Provider(OpenAIDialect(renamed=_OLDER_NAME), "own", "http://localhost:11434/v1"),
     "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}),
     "openai": Provider(
         _OPENAI,
@@ -46,9 +61,10 @@ PROVIDERS: dict[str, Provider] = {
         "OPENAI_API_KEY",
         "OPENAI_BASE_URL",
         ("gpt-[0-9]*", "chatgpt-*", "o[0-9]*"),
+        prices=_prices("openai"),
     ),
     "anthropic": Provider(
-        _ANTHROPIC,
+        AnthropicDialect(),
         "paid",
         "https://api.anthropic.com/v1",
         "ANTHROPIC_API_KEY",
@@ -56,5 +72,35 @@ PROVIDERS: dict[str, Provider] = {
         ("claude-*",),
         base_url_env_lacks_version=True,
         continues={},
+        prices=_prices("anthropic"),
     ),
+    "gemini": Provider(
+        GeminiDialect(),
+        "paid",
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        "GOOGLE_GEMINI_BASE_URL",
+        ("gemini-*",),
+        base_url_env_lacks_version=True,
+        credential_env_too="GOOGLE_API_KEY",
+        prices=_prices("gemini"),
+    ),
+    "azure": Provider(OpenAIDialect(key_header="api-key"), "paid", None, "AZURE_OPENAI_API_KEY"),
+    "huggingface": Provider(_OPENAI, "paid", "https://router.huggingface.co/v1", "HF_TOKEN"),
+    "openrouter": Provider(_OPENAI, "paid", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "groq": Provider(_OPENAI, "paid", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "mistral": Provider(
+        OpenAIDialect(renamed={**_OLDER_NAME, "seed": "random_seed"}, tells_usage=True),
+        "paid",
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+    ),
+    "deepseek": Provider(_OPENAI, "paid", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
+    "together": Provider(_OPENAI, "paid", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
+    "fireworks": Provider(_OPENAI, "paid", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
+    "xai": Provider(_OPENAI, "paid", "https://api.x.ai/v1", "XAI_API_KEY"),
+    "cerebras": Provider(_OPENAI, "paid", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    "nvidia": Provider(_OPENAI, "paid", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY"),
+    # Any other: its deployments say where it is, and whose (`origin: own` for a server of the user's).
+    "openai-compatible": Provider(_OPENAI, "paid", None),
 }

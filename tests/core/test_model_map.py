@@ -53,6 +53,17 @@ def test_everything_that_a_deployment_may_say() -> None:
         ("llamacpp", "http://localhost:8080/v1", "own", None),
         ("openai", "https://api.openai.com/v1", "paid", "env:OPENAI_API_KEY"),
         ("anthropic", "https://api.anthropic.com/v1", "paid", "env:ANTHROPIC_API_KEY"),
+        ("gemini", "https://generativelanguage.googleapis.com/v1beta", "paid", "env:GEMINI_API_KEY"),
+        ("huggingface", "https://router.huggingface.co/v1", "paid", "env:HF_TOKEN"),
+        ("openrouter", "https://openrouter.ai/api/v1", "paid", "env:OPENROUTER_API_KEY"),
+        ("groq", "https://api.groq.com/openai/v1", "paid", "env:GROQ_API_KEY"),
+        ("mistral", "https://api.mistral.ai/v1", "paid", "env:MISTRAL_API_KEY"),
+        ("deepseek", "https://api.deepseek.com", "paid", "env:DEEPSEEK_API_KEY"),
+        ("together", "https://api.together.ai/v1", "paid", "env:TOGETHER_API_KEY"),
+        ("fireworks", "https://api.fireworks.ai/inference/v1", "paid", "env:FIREWORKS_API_KEY"),
+        ("xai", "https://api.x.ai/v1", "paid", "env:XAI_API_KEY"),
+        ("cerebras", "https://api.cerebras.ai/v1", "paid", "env:CEREBRAS_API_KEY"),
+        ("nvidia", "https://integrate.api.nvidia.com/v1", "paid", "env:NVIDIA_API_KEY"),
     ],
 )
 def test_what_is_left_out_is_the_providers(provider: str, base_url: str, origin: str, credential: str | None) -> None:
@@ -61,8 +72,22 @@ def test_what_is_left_out_is_the_providers(provider: str, base_url: str, origin:
     assert found.label == f"{provider}/up"
 
 
+@pytest.mark.parametrize(
+    ("provider", "credential"), [("azure", "env:AZURE_OPENAI_API_KEY"), ("openai-compatible", None)]
+)
+def test_a_provider_without_an_address_of_its_own_needs_one(provider: str, credential: str | None) -> None:
+    place, said = problem({"models": {"m": {"deployments": [{"provider": provider, "model": "up"}]}}})
+    assert place == "models.m.deployments.0.base_url"
+    assert "must be an http:// or https:// URL" in said
+    found = parse(provider=provider, base_url="https://up.example/v1")
+    assert (found.base_url, found.origin, found.credential) == ("https://up.example/v1", "paid", credential)
+    assert parse(provider=provider, base_url="https://up.example/v1", origin="own").origin == "own"
+
+
 def test_every_provider_is_tested() -> None:
-    assert set(PROVIDERS) == {"vllm", "ollama", "llamacpp", "openai", "anthropic"}
+    with_address = {"vllm", "ollama", "llamacpp", "openai", "anthropic", "gemini", "huggingface", "openrouter", "groq"}
+    with_address |= {"mistral", "deepseek", "together", "fireworks", "xai", "cerebras", "nvidia"}
+    assert set(PROVIDERS) == with_address | {"azure", "openai-compatible"}
 
 
 def test_the_order_is_kept() -> None:

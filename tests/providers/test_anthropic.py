@@ -537,7 +537,7 @@ def test_a_plain_answer_with_everything_in_it() -> None:
             "completion_tokens_details": {"reasoning_tokens": 31},
         },
     }
-    assert DIALECT.completion(body).usage == Usage(3472, 120, 2000, 31)
+    assert DIALECT.completion(body).usage == Usage(3472, 120, 2000, 31, cache_write_tokens=1000)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

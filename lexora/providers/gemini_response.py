@@ -32,7 +32,12 @@ _FAILED = {
 class _Call(msgspec.Struct):
     name: str
     id: str | None = None
-    args: Raw | None = None
+    args: Raw = Raw(b"{}")
+
+    def arguments(self) -> str:
+        """As JSON, without the white space with which Google sends it, and with the numbers as they are."""
+        found = bytes(msgspec.json.format(self.args, indent=-1)).decode()
+        return "{}" if found == "null" else found
 
 
 class _Blob(msgspec.Struct, rename="camel"):
@@ -115,12 +120,11 @@ class _Candidate(msgspec.Struct, rename="camel"):
 def _tool_call(part: _Part, index: int) -> dict[str, Any]:
     called = part.function_call
     assert called is not None
-    arguments = bytes(called.args).decode() if called.args is not None else "{}"
     call: dict[str, Any] = {
         "index": index,
         "id": called.id or f"call_{uuid4().hex}",
         "type": "function",
-        "function": {"name": called.name, "arguments": "{}" if arguments == "null" else arguments},
+        "function": {"name": called.name, "arguments": called.arguments()},
     }
     if part.thought_signature:
         # Where Google's own door for OpenAI's clients puts it; `gemini_messages` reads it there.

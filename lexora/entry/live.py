@@ -9,7 +9,6 @@ from lexora.api.health import HealthFacts
 from lexora.core.lanes import Lanes
 from lexora.core.model_map import Deployment
 from lexora.entry.monitor import Monitor
-from lexora.providers.table import PROVIDERS
 
 
 class Live:
@@ -38,7 +37,7 @@ class Live:
         """The host name of the server of a deployment, by the deployment's label."""
         for lane in self._lanes:
             if lane.deployment.label == deployment:
-                return urlsplit(lane.deployment.base_url or PROVIDERS[lane.deployment.provider].base_url).hostname
+                return urlsplit(lane.deployment.base_url).hostname
         return None
 
     def health(self, deployments: Iterable[Deployment]) -> HealthFacts:

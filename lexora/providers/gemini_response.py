@@ -198,6 +198,10 @@ def _read(data: bytes) -> _Answer:
     return said
 
 
+def _new_id() -> str:
+    return f"chatcmpl-{uuid4().hex}"
+
+
 def completion(body: bytes, created: int) -> Completion:
     """Gemini's answer as a `chat.completion`. Raises UpstreamRefused (an error inside a 200) and UpstreamBroken."""
     try:
@@ -210,8 +214,9 @@ def completion(body: bytes, created: int) -> Completion:
         choices = [_whole(candidate) for candidate in answer.candidates]
     else:
         raise UpstreamBroken("The upstream's answer has no candidates.")
+    id_ = answer.response_id or _new_id()
     out: dict[str, Any] = {
-        "id": answer.response_id or f"chatcmpl-{uuid4().hex}",
+        "id": id_,
         "object": "chat.completion",
         "created": created,
         "model": answer.model_version,
@@ -220,7 +225,7 @@ def completion(body: bytes, created: int) -> Completion:
     counted = answer.usage_metadata
     if counted is not None:
         out["usage"] = counted.wire()
-    return Completion(_encode(out), answer.model_version, counted.usage() if counted else None)
+    return Completion(_encode(out), id_, answer.model_version, counted.usage() if counted else None)
 
 
 def _whole(candidate: _Candidate) -> dict[str, Any]:
@@ -242,6 +247,7 @@ class GeminiChunkReader:
     """Turns Gemini's events into OpenAI's chunks."""
 
     def __init__(self, request: ChatRequest, created: int) -> None:
+        self.id = _new_id()
         self.model = ""
         self.usage: Usage | None = None
         self.tokens_seen = 0
@@ -252,7 +258,7 @@ class GeminiChunkReader:
         self._unfinished = set(range(request.known.n or 1))
         self._calls: dict[int, int] = {}  # tool calls so far, by choice; a choice is in it once it has begun
         self._facts: dict[str, Any] = {
-            "id": f"chatcmpl-{uuid4().hex}",
+            "id": self.id,
             "object": "chat.completion.chunk",
             "created": created,
             "model": "",
@@ -283,7 +289,7 @@ class GeminiChunkReader:
         if not self.model and said.model_version:
             self.model = self._facts["model"] = said.model_version
         if not self._calls and said.response_id:
-            self._facts["id"] = said.response_id
+            self.id = self._facts["id"] = said.response_id
 
     def _candidate(self, candidate: _Candidate) -> bytes:
         index, frames = candidate.index, b""

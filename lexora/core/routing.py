@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 HOW_TO_CONNECT = (
     "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080: it is found within "
-    "seconds. Or start the gateway again with OPENAI_API_KEY or ANTHROPIC_API_KEY set, with a model of your own "
-    "(`make run MODEL=file.gguf`), or with a config that names deployments (`make run CONFIG=file.yaml`)."
+    "seconds. Or start the gateway again with OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY set, with a model of "
+    "your own (`make run MODEL=file.gguf`), or with a config that names deployments (`make run CONFIG=file.yaml`)."
 )
 
 

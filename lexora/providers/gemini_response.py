@@ -32,7 +32,12 @@ _FAILED = {
 class _Call(msgspec.Struct):
     name: str
     id: str | None = None
-    args: Raw | None = None
+    args: Raw = Raw(b"{}")
+
+    def arguments(self) -> str:
+        """As JSON, without the white space with which Google sends it, and with the numbers as they are."""
+        found = bytes(msgspec.json.format(self.args, indent=-1)).decode()
+        return "{}" if found == "null" else found
 
 
 class _Blob(msgspec.Struct, rename="camel"):
@@ -115,12 +120,11 @@ class _Candidate(msgspec.Struct, rename="camel"):
 def _tool_call(part: _Part, index: int) -> dict[str, Any]:
     called = part.function_call
     assert called is not None
-    arguments = bytes(called.args).decode() if called.args is not None else "{}"
     call: dict[str, Any] = {
         "index": index,
         "id": called.id or f"call_{uuid4().hex}",
         "type": "function",
-        "function": {"name": called.name, "arguments": "{}" if arguments == "null" else arguments},
+        "function": {"name": called.name, "arguments": called.arguments()},
     }
     if part.thought_signature:
         # Where Google's own door for OpenAI's clients puts it; `gemini_messages` reads it there.
@@ -194,6 +198,10 @@ def _read(data: bytes) -> _Answer:
     return said
 
 
+def _new_id() -> str:
+    return f"chatcmpl-{uuid4().hex}"
+
+
 def completion(body: bytes, created: int) -> Completion:
     """Gemini's answer as a `chat.completion`. Raises UpstreamRefused (an error inside a 200) and UpstreamBroken."""
     try:
@@ -206,8 +214,9 @@ def completion(body: bytes, created: int) -> Completion:
         choices = [_whole(candidate) for candidate in answer.candidates]
     else:
         raise UpstreamBroken("The upstream's answer has no candidates.")
+    id_ = answer.response_id or _new_id()
     out: dict[str, Any] = {
-        "id": answer.response_id or f"chatcmpl-{uuid4().hex}",
+        "id": id_,
         "object": "chat.completion",
         "created": created,
         "model": answer.model_version,
@@ -216,7 +225,7 @@ def completion(body: bytes, created: int) -> Completion:
     counted = answer.usage_metadata
     if counted is not None:
         out["usage"] = counted.wire()
-    return Completion(_encode(out), out["id"], answer.model_version, counted.usage() if counted else None)
+    return Completion(_encode(out), id_, answer.model_version, counted.usage() if counted else None)
 
 
 def _whole(candidate: _Candidate) -> dict[str, Any]:
@@ -238,7 +247,7 @@ class GeminiChunkReader:
     """Turns Gemini's events into OpenAI's chunks."""
 
     def __init__(self, request: ChatRequest, created: int) -> None:
-        self.id = f"chatcmpl-{uuid4().hex}"
+        self.id = _new_id()
         self.model = ""
         self.usage: Usage | None = None
         self.tokens_seen = 0

@@ -14,6 +14,7 @@ from lexora.providers.gemini import GeminiDialect
 from lexora.providers.openai import OpenAIDialect
 
 _OPENAI = OpenAIDialect()
+_OLDER_NAME = {"max_completion_tokens": "max_tokens"}  # the only one that some servers know
 _LISTED = msgspec.json.decode((Path(__file__).parent / "prices.json").read_bytes())["prices"]
 
 
@@ -51,9 +52,7 @@ PROVIDERS: dict[str, Provider] = {
         "http://localhost:8000/v1",
         continues={"continue_final_message": True, "add_generation_prompt": False},
     ),
-    "ollama": Provider(
-        OpenAIDialect(renamed={"max_completion_tokens": "max_tokens"}), "own", "http://localhost:11434/v1"
-    ),
+    "ollama": Provider(OpenAIDialect(renamed=_OLDER_NAME), "own", "http://localhost:11434/v1"),
     "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}),
     "openai": Provider(
         _OPENAI,
@@ -91,7 +90,7 @@ PROVIDERS: dict[str, Provider] = {
     "openrouter": Provider(_OPENAI, "paid", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "groq": Provider(_OPENAI, "paid", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "mistral": Provider(
-        OpenAIDialect(renamed={"max_completion_tokens": "max_tokens", "seed": "random_seed"}, tells_usage=True),
+        OpenAIDialect(renamed={**_OLDER_NAME, "seed": "random_seed"}, tells_usage=True),
         "paid",
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",

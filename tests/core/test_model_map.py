@@ -191,6 +191,12 @@ def test_a_name_leads_to_one_model(aliases: tuple[list[str], list[str]], said: s
         ({"input": 2, "output": 8, "cached_input": 0.5}, Usage(1000, 500, cached_tokens=400), 0.0054),
         ({"input": 2, "output": 8, "cached_input": 0}, Usage(1000, 0, cached_tokens=1000), 0),
         ({"input": 2}, Usage(0, 500), 0),
+        ({"input": 4, "cache_write": 5}, Usage(1000, 0, cache_write_tokens=400), 0.0044),
+        ({"input": 4, "cache_write": 5, "cache_write_1h": 8}, Usage(1000, 0, 0, 0, 400, 100), 0.0047),
+        ({"input": 4}, Usage(1000, 0, 0, 0, 400, 100), 0.004),
+        ({"input": 1, "long": {"over": 100, "input": 2, "output": 3}}, Usage(100, 10), 0.0001),
+        ({"input": 1, "long": {"over": 100, "input": 2, "output": 3}}, Usage(101, 10), 0.000232),
+        ({"input": 1, "cached_input": 0.5}, Usage(100, 0, cached_tokens=200), 0.0001),  # more than there were
     ],
 )
 def test_a_price_is_for_a_million_tokens(price: dict[str, float], usage: Usage, dollars: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
-from lexora.core.model_map import Deployment, parse_model_map
+from lexora.core.model_map import Deployment, Price, parse_model_map
 from lexora.core.routing import Routes, Wildcard
 from lexora.providers.table import PROVIDERS
 
@@ -71,6 +71,13 @@ def test_a_wildcard_stands_behind_the_listed_names() -> None:
     assert found.order("claude-x")[0].provider == "anthropic"
     with pytest.raises(ModelNotFound):
         found.order("gpt-image")
+
+
+def test_what_a_wildcards_models_cost_depends_on_their_names() -> None:
+    openai = Deployment.model_validate({"provider": "openai", "model": "*"}, context=PROVIDERS)
+    prices = {"gpt-1": Price(input=1)}
+    found = routes({}, wildcards=(Wildcard("gpt-*", openai, prices.get),))
+    assert [found.order(name)[0].price for name in ("gpt-1", "gpt-2")] == [Price(input=1), None]
 
 
 def test_with_wildcards_alone_there_is_no_default() -> None:

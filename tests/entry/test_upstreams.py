@@ -22,7 +22,10 @@ from tests.support.gateway import free_port
 from tests.support.recorded import RECORDED
 
 SAMPLE = (RECORDED / "lexora_config.yaml").read_text()
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL")
+KEYS = (
+    *("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    *("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -322,6 +325,36 @@ def test_anthropics_key_leads_to_its_models(
         ((path, headers),) = server.asked
         assert (path, headers["x-api-key"]) == ("/v1/models", "sk-ant")
         assert "anthropic-version" in headers
+
+
+@pytest.mark.parametrize("url", ["{}", "{}/", "{}/v1beta"])
+def test_geminis_key_leads_to_models_by_their_names(
+    usual_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Google's SDK wants the URL without a version."""
+    with fake_server() as server:
+        monkeypatch.setenv("GOOGLE_API_KEY", "of-google")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", url.format(server.url))
+        (deployment,) = find().routes.order("gemini-3.8-flash")
+    assert (deployment.provider, deployment.base_url) == ("gemini", f"{server.url}/v1beta")
+    ((path, headers),) = server.asked
+    assert (path, headers["x-goog-api-key"]) == ("/v1beta/models", "of-google")
+
+
+def test_models_that_are_found_cost_what_their_provider_lists(openai: FakeServer) -> None:
+    routes, _ = find()
+    prices = PROVIDERS["openai"].prices
+    for model in ("gpt-5", "gpt-4o-mini", "gpt-4.1"):  # the last is in no list of the server's
+        assert routes.order(model)[0].price == prices[model]
+    assert routes.order("gpt-99")[0].price is None
+
+
+def test_a_token_that_many_have_for_other_ends_is_nobodys_wish(
+    usual_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_1")
+    routes, complete = find()
+    assert (routes.names, routes.wildcards, complete) == ([], (), False)
 
 
 def test_own_models_go_before_paid_ones(openai: FakeServer, usual_ports: dict[str, int]) -> None:

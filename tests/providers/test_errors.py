@@ -13,6 +13,8 @@ OPENAI = {"error": {"message": CONTEXT, "type": "invalid_request_error", "param"
 VLLM = {"error": {"message": CONTEXT, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
 LLAMACPP = {"error": {"code": 400, "message": CONTEXT, "type": "exceed_context_size_error", "n_ctx": 2048}}
 ANTHROPIC = {"type": "error", "error": {"type": "invalid_request_error", "message": CONTEXT}, "request_id": "req_1"}
+GOOGLE = {"error": {"code": 400, "message": CONTEXT, "status": "INVALID_ARGUMENT", "details": [{"@type": "x"}, 5]}}
+MISTRAL = {"object": "error", "message": CONTEXT, "type": "invalid_model", "param": None, "code": "1500"}
 
 
 def refuse(status: int, body: Any, **options: Any) -> UpstreamRefused:
@@ -26,6 +28,9 @@ def refuse(status: int, body: Any, **options: Any) -> UpstreamRefused:
         (VLLM, "BadRequestError", "input_tokens", "upstream_error"),
         (LLAMACPP, "exceed_context_size_error", None, "upstream_error"),
         (ANTHROPIC, "invalid_request_error", None, "upstream_error"),
+        (GOOGLE, "INVALID_ARGUMENT", None, "upstream_error"),
+        ([GOOGLE], "INVALID_ARGUMENT", None, "upstream_error"),
+        (MISTRAL, "invalid_model", None, "1500"),
         ({"error": CONTEXT}, "upstream_error", None, "upstream_error"),
         ({"detail": CONTEXT}, "upstream_error", None, "upstream_error"),
     ],
@@ -118,3 +123,25 @@ def test_inside_a_stream_an_error_may_say_nothing() -> None:
 
 def test_a_long_message_is_cut() -> None:
     assert len(refuse(400, {"error": {"message": "x" * 1_000_000}}).message) == 2000
+
+
+def google_error(*details: object) -> Any:
+    return {"error": {"code": 400, "message": CONTEXT, "status": "A_STATUS", "details": list(details)}}
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"),
+    [("34.074824224s", 34.074824224), ("7s", 7), ("0s", 0), ("soon", None), ("-1s", None), (5, None), ("1e9s", None)],
+)
+def test_google_says_in_the_details_when_to_come_back(delay: object, seconds: float | None) -> None:
+    body = google_error({"reason": "RATE_LIMIT_EXCEEDED"}, {"retryDelay": delay})
+    error = refuse(429, body)
+    assert (error.retry_after, error.code) == (seconds, "RATE_LIMIT_EXCEEDED")
+    assert refuse(429, body, retry_after=2).retry_after == 2
+
+
+def test_google_calls_a_wrong_key_a_bad_request() -> None:
+    error = refuse(400, google_error({"reason": "API_KEY_INVALID"}))
+    assert (error.status, error.upstream_status, error.code) == (502, 401, "upstream_credential_refused")
+    assert CONTEXT not in error.message
+    assert refuse(403, google_error({"reason": "API_KEY_SERVICE_BLOCKED"})).upstream_status == 403

@@ -34,6 +34,7 @@ STREAMS = {
     "many bytes to a character": ("data: 東京🗻\n\ndata: é\n\n".encode(), ["東京🗻".encode(), "é".encode()]),
     "nothing": (b"", []),
     "comments alone": (b": a\n\n: b\n\n", []),
+    "bare JSON": (b'data: a\n\n{\r\n  "error": "data: b"\r\n}\r\n\r\n[1]', [b"a", b'{   "error": "data: b" }', b"[1]"]),
 }
 RECORDINGS = sorted(RECORDED.glob("*/*.sse"))
 

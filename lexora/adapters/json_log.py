@@ -15,7 +15,11 @@ from lexora.core.record import Record
 
 SERVICE = "lexora"
 _FRAMES = 6
-_MESSAGES = {"chat.completions": "chat_completion", "responses": "prepared_answer"}
+# Of an endpoint's requests; of others, the endpoint's name.
+_MESSAGES = {
+    **dict.fromkeys(("chat.completions", "messages", "responses.create"), "chat_completion"),
+    "responses": "prepared_answer",
+}
 
 _LEVELS = {logging.INFO: "INFO", logging.WARNING: "WARNING", logging.ERROR: "ERROR"}
 
@@ -85,7 +89,7 @@ class JsonLog:
             iso(record.created_at),
             _LEVELS[level],
             SERVICE,
-            "llm_error" if failed else _MESSAGES[record.endpoint],
+            "llm_error" if failed else _MESSAGES.get(record.endpoint, record.endpoint),
             record.request_id,
             record.user_id,
             record.origin,

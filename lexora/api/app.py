@@ -27,6 +27,8 @@ from lexora.core.gateway import Gateway
 from lexora.core.ports import KeyStore, Ledger
 from lexora.core.record import RequestIds
 from lexora.core.stats import StatsSource
+from lexora.providers.messages_door import MessagesDoor
+from lexora.providers.messages_door_request import MessagesFields
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -62,7 +64,11 @@ def create_app(
     """
     started_at = time.time()
     request_ids = RequestIds()
-    chat = ChatEndpoint(gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds)
+    completions = partial(
+        ChatEndpoint, gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds
+    )
+    chat = completions()
+    messages = completions(endpoint="messages", door=MessagesDoor())
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
     health = HealthEndpoint(gateway, time.monotonic(), operations.health)
@@ -71,6 +77,7 @@ def create_app(
     admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)
 
     chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", request=ChatFields)
+    messages_doc = Doc("The same in the form of Anthropic's Messages API.", request=MessagesFields)
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
@@ -79,6 +86,12 @@ def create_app(
     table: list[tuple[str, str, ASGIApp, Doc]] = [
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
+        (
+            "POST",
+            "/v1/messages",
+            messages,
+            Doc("An answer in the form of Anthropic's Messages API.", request=MessagesFields),
+        ),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),

@@ -1,26 +1,29 @@
-"""POST /v1/chat/completions, plain and streamed."""
+"""What clients ask of a model, plain and streamed, through the door of the API that they speak."""
 
 import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, headers_of, read_body, require_json, send, send_json
+from lexora.api.http import JSON_TYPE, credential_of, headers_of, read_body, require_json, send
 from lexora.api.lifetime import Lifetime
-from lexora.api.sse import DONE, EventStream, error_event
+from lexora.api.sse import EventStream
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
-from lexora.core.chat import ChatRequest, parse_chat_request
+from lexora.core.chat import ChatRequest
 from lexora.core.completion import chunks, completion
+from lexora.core.doors import Door, DoorStream
 from lexora.core.errors import ClientLeft, LexoraError, Unauthorized
-from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared
+from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared, deployment_comment
 from lexora.core.keys import Caller
 from lexora.core.ports import Ledger
 from lexora.core.queue import PRIORITIES
 from lexora.core.record import Record, RequestIds
+from lexora.providers.chat_door import ChatDoor
 from lexora.providers.sse import event
 
 LAST_WORD_SECONDS = 5.0
@@ -29,7 +32,10 @@ log = logging.getLogger("lexora")
 
 
 class ChatEndpoint:
-    """Answers chat completion requests: one record each, whatever becomes of them."""
+    """Answers requests for completions: one record each, under the name `endpoint`, whatever becomes of them.
+
+    `door` is the API that its clients speak; `door_of` gives one for a caller and a body where it depends on them.
+    """
 
     def __init__(
         self,
@@ -40,7 +46,14 @@ class ChatEndpoint:
         max_body_bytes: int,
         max_seconds: float,
         max_plain_seconds: float,
+        *,
+        endpoint: str = "chat.completions",
+        door: Door | None = None,
+        door_of: Callable[[Caller | None, bytes], Door] | None = None,
     ) -> None:
+        self._endpoint = endpoint
+        self._door: Door = door or ChatDoor()
+        self._door_of = door_of
         self._gateway = gateway
         self._auth = auth
         self._ledger = ledger
@@ -53,12 +66,12 @@ class ChatEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         now = time.time()
-        record = Record(self._request_ids.new(now), now, "chat.completions")
+        record = Record(self._request_ids.new(now), now, self._endpoint)
         try:
             await self._answer(scope, receive, send, record, started)
         except LexoraError as error:
             _note(record, error)
-            await send_json(scope, send, error.status, error.envelope(), [*_facts(record), *error.headers])
+            await self._send_error(scope, send, record, error)
         except ClientLeft:
             record.outcome, record.status = "client_left", 499
         except asyncio.CancelledError:
@@ -69,10 +82,14 @@ class ChatEndpoint:
             unexpected = LexoraError("Something went wrong inside the gateway.", code="internal_error")
             _note(record, unexpected)
             record.error_message = type(error).__name__
-            await send_json(scope, send, 500, unexpected.envelope(), _facts(record))
+            await self._send_error(scope, send, record, unexpected)
         finally:
             record.duration_ms = (time.perf_counter() - started) * 1e3
             self._ledger.add(record)
+
+    async def _send_error(self, scope: Scope, send_: Send, record: Record, error: LexoraError) -> None:
+        status, body = self._door.error(error, record.request_id)
+        await send(scope, send_, status, [JSON_TYPE, *_facts(record), *error.headers], body)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         # Asked once: on Python 3.11, asking is a system call.
@@ -83,35 +100,38 @@ class ChatEndpoint:
     async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
         headers = headers_of(scope)
         require_json(headers)
-        request = parse_chat_request(await read_body(scope, receive, self._max_body_bytes))
+        body = await read_body(scope, receive, self._max_body_bytes)
+        caller, refusal = await self._caller(headers)
+        door = self._door_of(caller, body) if self._door_of is not None else self._door
+        request = door.request(body)
         record.stream = request.stream
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
         record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
-        caller, refusal = await self._caller(headers)
         if caller is not None:
             _note_caller(record, caller, request)
         if b"no-cache" not in headers.get(b"cache-control", b"").lower() and (caller or not self._auth.prepared):
             prepared = await self._prepared(request, record)
             if prepared is not None:
                 record.ttft_ms = (time.perf_counter() - started) * 1e3
-                await self._send_prepared(prepared, request, scope, send_, record)
+                await self._send_prepared(prepared, request, door, scope, send_, record)
                 return
         if caller is None:
             raise refusal or Unauthorized(NO_KEY, headers=CHALLENGE)
         if request.stream:
-            await self._stream(request, caller, scope, receive, send_, record, started)
+            await self._stream(request, caller, door, scope, receive, send_, record, started)
             return
         loop = self._running_loop()
         with Lifetime(receive, loop, self._max_plain_seconds) as lifetime:
             answer = await self._gateway.complete(request, caller, record, lifetime.expire_in, loop)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
-        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], answer.body)
+        body = door.completion(request, answer.body, record.request_id)
+        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
 
     async def _caller(self, headers: dict[bytes, bytes]) -> tuple[Caller | None, LexoraError | None]:
         """Who asks, or what is wrong with the credential: a prepared answer may be given all the same."""
         try:
-            return await self._auth.identify(headers.get(b"authorization")), None
+            return await self._auth.identify(credential_of(headers)), None
         except LexoraError as error:
             return None, error
 
@@ -123,18 +143,21 @@ class ChatEndpoint:
             return None
 
     async def _send_prepared(
-        self, answer: Prepared, request: ChatRequest, scope: Scope, send_: Send, record: Record
+        self, answer: Prepared, request: ChatRequest, door: Door, scope: Scope, send_: Send, record: Record
     ) -> None:
         if request.stream:
             events = EventStream(scope, send_, lambda: _facts(record), self._running_loop())
-            await events.end(_prepared_events(answer, record, request.include_usage))
+            out = door.stream(request, record.request_id)
+            await events.end(out.start() + out.end(_prepared_frames(answer, record, request.include_usage)))
         else:
-            await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], _prepared_completion(answer, record))
+            body = door.completion(request, _prepared_completion(answer, record), record.request_id)
+            await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
 
     async def _stream(
         self,
         request: ChatRequest,
         caller: Caller,
+        door: Door,
         scope: Scope,
         receive: Receive,
         send_: Send,
@@ -143,27 +166,35 @@ class ChatEndpoint:
     ) -> None:
         loop = self._running_loop()
         shown: float | None = None  # the cost that the headers say
+        named = ""  # and the deployment
 
         def facts() -> list[tuple[bytes, bytes]]:
-            nonlocal shown
-            shown = record.cost_usd
+            nonlocal shown, named
+            shown, named = record.cost_usd, record.deployment
             return _facts(record)
 
         events = EventStream(scope, send_, facts, loop)
+        out: DoorStream = door.stream(request, record.request_id)
         try:
             with Lifetime(receive, loop, self._max_seconds) as lifetime:
                 relay = await self._gateway.stream(request, caller, record, lifetime.expire_in, loop)
                 try:
                     await events.start()
+                    first = out.start()
+                    if record.deployment != named:  # they went out while another was asked
+                        first += out.feed(deployment_comment(record.deployment))
+                    if first:
+                        await events.write(first)
                     while frames := await relay.read():
                         if record.ttft_ms is None and relay.tokens_seen:
                             record.ttft_ms = (time.perf_counter() - started) * 1e3
                         if relay.ended:
                             break
-                        await events.write(frames)
+                        if said := out.feed(frames):
+                            await events.write(said)
                 finally:
                     relay.close()
-                await events.end(frames + (b"" if record.cost_usd == shown else _cost_comment(record)) + DONE)
+                await events.end(out.end(frames + (b"" if record.cost_usd == shown else _cost_comment(record))))
         except LexoraError as error:
             if not events.started:
                 raise
@@ -171,7 +202,7 @@ class ChatEndpoint:
             with contextlib.suppress(TimeoutError):
                 # A client that does not read does not get to keep the connection open either.
                 async with asyncio.timeout(LAST_WORD_SECONDS):
-                    await events.end(error_event(error))
+                    await events.end(out.error(error))
         finally:
             events.close()
 
@@ -186,7 +217,7 @@ def _prepared_completion(answer: Prepared, record: Record) -> bytes:
     )
 
 
-def _prepared_events(answer: Prepared, record: Record, include_usage: bool) -> bytes:
+def _prepared_frames(answer: Prepared, record: Record, include_usage: bool) -> bytes:
     data = chunks(
         request_id=record.request_id,
         created=int(record.created_at),
@@ -195,7 +226,7 @@ def _prepared_events(answer: Prepared, record: Record, include_usage: bool) -> b
         usage=answer.usage,
         include_usage=include_usage,
     )
-    return b"".join(map(event, data)) + DONE
+    return b"".join(map(event, data))
 
 
 def _note_caller(record: Record, caller: Caller, request: ChatRequest) -> None:

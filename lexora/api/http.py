@@ -112,6 +112,14 @@ async def send_json(scope: Scope, to: Send, status: int, value: Any, headers: He
     await send(scope, to, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
 
 
+def credential_of(headers: dict[bytes, bytes]) -> bytes | None:
+    """What the client shows to say who it is, as an Authorization header; clients of Anthropic's have another."""
+    shown = headers.get(b"authorization")
+    if shown is None and (key := headers.get(b"x-api-key")) is not None:
+        return b"Bearer " + key
+    return shown
+
+
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
     """The request's headers; of repeated ones the last."""
     headers: dict[bytes, bytes] | None = scope.get("lexora.headers")

@@ -3,14 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
-import msgspec
 from starlette.types import Scope, Send
 
 from lexora.api.http import Headers, direct_of
-from lexora.core.errors import LexoraError
 
 KEEP_ALIVE_SECONDS = 15.0
-DONE = b"data: [DONE]\n\n"
 
 
 class EventStream:
@@ -78,8 +75,3 @@ class EventStream:
                 self._comments.add(comment)
                 comment.add_done_callback(self._comments.discard)
         self._timer = self._loop.call_later(left, self._check_silence)
-
-
-def error_event(error: LexoraError) -> bytes:
-    """The event that tells of an error after the headers have gone out; the SDKs raise it."""
-    return b"data: " + msgspec.json.encode(error.envelope()) + b"\n\n"

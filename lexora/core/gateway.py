@@ -38,6 +38,11 @@ class Prepared(NamedTuple):
     usage: Usage
 
 
+def deployment_comment(label: str) -> bytes:
+    """The comment in a stream that says which deployment answers from here on."""
+    return b": x-lexora-deployment: %b\n\n" % quote(label, safe="/: ").encode()
+
+
 class Relay:
     """A streamed answer on its way through. `close` settles the record.
 
@@ -70,7 +75,7 @@ class Relay:
             except UpstreamError as error:
                 await self._go_on(error)
                 # The headers may be out, and they name the one that broke.
-                return b": x-lexora-deployment: %b\n\n" % quote(self._record.deployment, safe="/: ").encode()
+                return deployment_comment(self._record.deployment)
             if self._continuation is not None:
                 frames = self._continuation.rewrite(frames)
             elif not self._head:

@@ -85,7 +85,7 @@ class _ContextManagement(msgspec.Struct):
     edits: list[_Edit] = []
 
 
-class _Asked(msgspec.Struct):
+class MessagesFields(msgspec.Struct):
     """The fields of Anthropic's request that have a counterpart of another name, form or range."""
 
     messages: list[Message]
@@ -120,7 +120,7 @@ _REFUSED = {
 # Bookkeeping and hints about a cache: no answer depends on them. `stream_options` is the gateway's own matter here.
 _IRRELEVANT = {"cache_control", "diagnostics", "user_profile_id", "workspace_id", "stream_options"}
 
-_CONSUMED = {"model", *_Asked.__struct_fields__, *_IRRELEVANT}
+_CONSUMED = {"model", *MessagesFields.__struct_fields__, *_IRRELEVANT}
 
 # The least budgets for thinking that are this effort: what Google counts each for, in its own API of OpenAI's form
 # (https://ai.google.dev/gemini-api/docs/openai).
@@ -135,7 +135,7 @@ _MOST_USER_CHARACTERS = 64  # OpenAI refuses longer ones
 _NULL = memoryview(b"null")
 
 _encode = msgspec.json.encode
-_decode_asked = msgspec.json.Decoder(_Asked).decode
+_decode_asked = msgspec.json.Decoder(MessagesFields).decode
 
 
 def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
@@ -203,7 +203,7 @@ def _system(system: str | list[Text] | None) -> list[dict[str, Any]]:
     return [system_message(blocks)] if blocks else []
 
 
-def _limits(asked: _Asked) -> dict[str, Any]:
+def _limits(asked: MessagesFields) -> dict[str, Any]:
     """What bounds the answer, who asks, and how fast it is to be."""
     out: dict[str, Any] = {}
     if asked.max_tokens is not None:
@@ -226,7 +226,7 @@ def _limits(asked: _Asked) -> dict[str, Any]:
     return out
 
 
-def _tools(asked: _Asked) -> dict[str, Any]:
+def _tools(asked: MessagesFields) -> dict[str, Any]:
     """`tools`, `tool_choice` and `parallel_tool_calls`."""
     choice = asked.tool_choice
     if not asked.tools:
@@ -272,7 +272,7 @@ def _tool(tool: _Tool, where: str) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _output(asked: _Asked) -> dict[str, Any]:
+def _output(asked: MessagesFields) -> dict[str, Any]:
     """`reasoning_effort` and `response_format`: how hard to try, and in what form to answer."""
     config = asked.output_config or _OutputConfig()
     out: dict[str, Any] = {}

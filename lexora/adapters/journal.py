@@ -13,8 +13,8 @@ import msgspec
 from lexora.core.ports import RecordSink
 from lexora.core.record import COLUMNS, Record
 
-ROTATE_BYTES = 4 * 1024 * 1024
-_RETRY_BYTES = 1024 * 1024
+ROTATE_BYTES = 1024 * 1024
+_RETRY_BYTES = 128 * 1024
 
 log = logging.getLogger("lexora")
 

@@ -86,12 +86,7 @@ def create_app(
     table: list[tuple[str, str, ASGIApp, Doc]] = [
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
-        (
-            "POST",
-            "/v1/messages",
-            messages,
-            Doc("An answer in the form of Anthropic's Messages API.", request=MessagesFields),
-        ),
+        ("POST", "/v1/messages", messages, messages_doc),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),

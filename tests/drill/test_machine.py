@@ -182,7 +182,7 @@ def fill(folder: Path) -> Path:
 
 def test_the_disk_is_full_for_a_while(folder: Path) -> None:
     """Own models answer, paid ones do not, as nobody could say later what was spent; nothing is lost but the room."""
-    with recorded_upstream([b""]) as upstream, small_disk(folder / "data", 24):
+    with recorded_upstream([b""]) as upstream, small_disk(folder / "data", 8):
         upstream.play_as_asked(SCRIPTS)
         with running_gateway(folder, config(upstream)) as gateway:
             assert set(statuses(ask_all(gateway, requests(50, "m", "paid")))) == {200}

@@ -34,7 +34,8 @@ def deployed(
     _upstream: RecordedUpstream,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployed]:
-    """`dev` lets web pages of ORIGIN in and has the secret GPU_API_KEY; `blue` has neither.
+    """`dev` lets web pages of ORIGIN in, has the secret GPU_API_KEY and asks nobody for a key; `blue` has neither, and
+    whoever asks a model there needs a key.
 
     Both have a model map of their operator's: `tiny` is a real llama.cpp, `m` is the recorded upstream, both asked with
     the secret GPU_API_KEY; `open` is llama.cpp without; nobody is behind `dead`; `paid` needs a secret that is not set.
@@ -45,7 +46,7 @@ def deployed(
     cdk.bootstrap()
     before = inventory(emulator)
     dev = {"ALLOW_ORIGINS": ORIGIN, "auth_required": "false", "tokens_per_minute": "100000000"}
-    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue", "auth_required": "false"})})
+    cdk.synth({"dev": (ROOT, dev), "blue": (ROOT, {"environment": "blue"})})
     cdk.deploy("dev", "blue")
     both = [Environment(name, emulator, cdk.outputs(name)) for name in ("dev", "blue")]
     first = {environment.name: (environment.answers(), environment.model_map()) for environment in both}

@@ -5,6 +5,7 @@ import pytest
 from lexora.entry.model_map import read_model_map
 from lexora.entry.prepared import SHIPPED, load_prepared
 from tests.deployed.conftest import Deployed
+from tests.support.client import bearer
 from tests.support.deployment import Environment
 from tests.support.gateway import ROOT
 
@@ -61,6 +62,7 @@ def test_what_one_environment_is_told_does_not_reach_the_other(dev: Environment,
     """The key that dev's operator has set is not blue's."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     with dev.client("chat") as ours, blue.client("chat") as theirs:
+        theirs.headers.update(bearer(blue.make_key("--user", "ann")))
         assert ours.post("/v1/chat/completions", json=body).status_code == 200
         refused = theirs.post("/v1/chat/completions", json=body)
         assert refused.status_code == 503

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.deployed.conftest import BROKEN, Deployed
+from tests.support.client import bearer
 from tests.support.deployment import Environment
 
 pytestmark = pytest.mark.timeout(600)
@@ -26,7 +27,8 @@ def test_a_broken_model_map_is_refused_and_the_last_good_one_serves(deployed: De
     assert (counted["ModelMapRefused"], counted["environment"]) == ([1], "blue")
     body = {"model": "open", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     with blue.client("chat") as client:
-        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        key = bearer(blue.make_key("--user", "ann"))
+        assert client.post("/v1/chat/completions", headers=key, json=body).status_code == 200
 
 
 def said(environment: Environment, text: str) -> list[dict[str, Any]]:

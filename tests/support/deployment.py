@@ -158,6 +158,13 @@ class Environment:
     def _headers(self, door: str) -> dict[str, str]:
         return {"host": self._hosts[door], "x-forwarded-proto": "https"}
 
+    def make_key(self, *options: str) -> str:
+        """A key of the environment, as `make keys` makes it."""
+        command = [sys.executable, "-m", "scripts.aws", "keys", f"--environment={self.name}", "create", *options]
+        made = subprocess.run(command, cwd=ROOT, env=self.emulator.environment(), capture_output=True, timeout=60)
+        assert made.returncode == 0, made.stderr.decode()
+        return made.stdout.decode().strip()
+
     def answers(self) -> dict[tuple[str, int], str]:
         """What is in the answers table."""
         items = self.emulator.items(self.outputs["AnswersTableName"])

@@ -88,3 +88,10 @@ def test_the_length_of_answers_is_learned() -> None:
 def test_money_is_rounded_up_to_whole_nanodollars() -> None:
     assert [nanodollars(usd) for usd in (0, 0.000123, 1.0, 1e-10, -1.0)] == [0, 123_000, 10**9, 1, 0]
     assert cost_bound(Price(input=0.15, output=0.6), 10, 100) == 61_500
+
+
+def test_the_bound_holds_for_the_dearest_kind_of_prompt() -> None:
+    assert cost_bound(Price(input=1, cached_input=0.1, cache_write=2, cache_write_1h=3), 10, 0) == 30_000
+    long = {"over": 9, "input": 4, "output": 5}
+    price = Price.model_validate({"input": 1, "output": 1, "long": long})
+    assert [cost_bound(price, tokens, 10) for tokens in (9, 10)] == [19_000, 90_000]

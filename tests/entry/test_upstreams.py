@@ -353,8 +353,11 @@ def test_a_token_that_many_have_for_other_ends_is_nobodys_wish(
     usual_ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_1")
-    routes, complete = find()
+    with fake_server("gpt-4o") as server:
+        monkeypatch.setitem(PROVIDERS, "huggingface", PROVIDERS["huggingface"]._replace(base_url=f"{server.url}/v1"))
+        routes, complete = find()
     assert (routes.names, routes.wildcards, complete) == ([], (), False)
+    assert server.asked == []
 
 
 def test_own_models_go_before_paid_ones(openai: FakeServer, usual_ports: dict[str, int]) -> None:

@@ -47,7 +47,7 @@ def gateway(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactor
         m={**gemini, "model": "gemini-2.5-pro"},
         dear={**gemini, "model": "gemini-2.5-pro", "price": {"input": 100, "output": 100}},
         new={**gemini, "model": "gemini-of-tomorrow"},
-        also={**gemini, "model": "gemini-2.5-pro", "credential": "env:OTHER_KEY"},
+        also={**gemini, "model": "gemini-2.5-pro", "credential": "env:OTHER_KEY", "query": {"a b": "c&d"}},
     )
     config["models"]["spare"] = {"deployments": [{**gemini, "model": "first"}, {**gemini, "model": "second"}]}
     # Google's own programs take the key from either variable.
@@ -213,6 +213,18 @@ def test_a_key_that_is_named_is_the_one_that_is_sent(upstream: RecordedUpstream,
     upstream.play([json_response(recording("answer.json"))])
     post(gateway, model="also")
     assert upstream.received[0].headers["x-goog-api-key"] == "another-key"
+
+
+def test_a_query_of_the_deployments_goes_behind_the_apis_own(
+    upstream: RecordedUpstream, gateway: RunningGateway
+) -> None:
+    upstream.play([json_response(recording("answer.json"))], stream("text.sse"))
+    post(gateway, model="also")
+    post(gateway, model="also", stream=True)
+    assert [received.path.partition(":")[2] for received in upstream.received] == [
+        "generateContent?a+b=c%26d",
+        "streamGenerateContent?alt=sse&a+b=c%26d",
+    ]
 
 
 def test_the_row_in_the_table() -> None:

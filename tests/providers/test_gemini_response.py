@@ -397,6 +397,17 @@ def test_a_blocked_prompt_is_refused_in_every_choice() -> None:
     assert reader.ended
 
 
+def test_an_answer_keeps_its_first_name() -> None:
+    reader = new_reader()
+    names = []
+    for number in (1, 2):
+        part = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
+        part |= {"responseId": f"r{number}", "modelVersion": f"m{number}"}
+        names += [(chunk["id"], chunk["model"]) for chunk in chunks(reader.read(json.dumps(part).encode()))]
+    assert names == [("r1", "m1")] * 2
+    assert (reader.id, reader.model) == ("r1", "m1")
+
+
 def test_what_comes_after_the_end_is_counted_and_not_shown() -> None:
     reader = new_reader()
     reader.read(answer())

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from starlette.responses import RedirectResponse
@@ -115,7 +115,7 @@ def create_app(
     exact = {(method, path): endpoint for method, path, endpoint, _ in table if "{" not in path}
 
     def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if hosts is not None and _host(scope) not in hosts:
+        if hosts is not None and _host_name(headers_of(scope).get(b"host", b"localhost")) not in hosts:
             raise HostNotAllowed("This gateway does not go by that name. Add it to server.allowed_hosts in the config.")
         return exact.get((scope["method"], scope["path"]), router.app)(scope, receive, send)
 
@@ -133,9 +133,10 @@ class _ByMethod:
         return self._endpoints[method](scope, receive, send)
 
 
-def _host(scope: Scope) -> bytes:
-    """The Host header without its port."""
-    host = headers_of(scope).get(b"host", b"localhost").lower()
+@lru_cache(maxsize=256)
+def _host_name(host: bytes) -> bytes:
+    """A Host header without its port."""
+    host = host.lower()
     return host if host.endswith(b"]") else host.rsplit(b":", 1)[0]
 
 

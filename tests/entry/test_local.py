@@ -364,11 +364,16 @@ def test_keys_in_the_environment_connect_their_providers(tmp_path: Path) -> None
             assert f"claude-sonnet-5-5  ->  anthropic {anthropic.url}/v1 (paid)" in gateway.stderr
             answer = chat(gateway, model="gpt-5")
             assert (answer.headers["x-lexora-origin"], answer.json()["model"]) == ("paid", "gpt-5")
-            assert "x-lexora-cost-usd" not in answer.headers  # nobody has told us the price
-            assert gateway.record_of(answer.headers["x-request-id"])["cost_usd"] is None
+            # 7 tokens at the list's $1.25 a million, 3 at $10
+            assert answer.headers["x-lexora-cost-usd"] == "0.000038750"
+            assert gateway.record_of(answer.headers["x-request-id"])["cost_usd"] == pytest.approx(0.00003875)
+            unlisted = chat(gateway, model="gpt-99")
+            assert "x-lexora-cost-usd" not in unlisted.headers
+            assert gateway.record_of(unlisted.headers["x-request-id"])["cost_usd"] is None
             assert chat(gateway, model="claude-sonnet-5-5").status_code == 502  # the fake is no Anthropic
             assert [(path, headers["authorization"]) for path, headers in openai.asked] == [
                 ("/v1/models", "Bearer sk-openai"),
+                ("/v1/chat/completions", "Bearer sk-openai"),
                 ("/v1/chat/completions", "Bearer sk-openai"),
             ]
             assert [(path, headers["x-api-key"]) for path, headers in anthropic.asked] == [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_the_zip_holds_what_the_functions_use(content: Path) -> None:
     for path in ("lambdas/chat/handler.py", "lambdas/seed/handler.py", "lexora/entry/aws.py"):
         assert (content / path).is_file()
     assert len(list((content / "static_responses" / "responses").rglob("*.json"))) == 50
+
+
+def test_with_tokens_of_an_issuer_it_holds_all_that_and_more() -> None:
+    plain, with_jwt = (
+        set(re.findall(r"^(\S+)==", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements-lambda.txt", "requirements-lambda-jwt.txt")
+    )
+    assert plain < with_jwt
+    assert {"pyjwt", "cryptography"} <= with_jwt - plain
 
 
 def test_the_zip_holds_nothing_that_they_do_not(content: Path) -> None:

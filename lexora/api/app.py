@@ -19,16 +19,19 @@ from lexora.api.http import headers_of
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.api.responses import StoredResponseEndpoint, responses_door
 from lexora.api.stats import StatsEndpoint
 from lexora.core.auth import Auth
 from lexora.core.chat import ChatFields
 from lexora.core.errors import HostNotAllowed
 from lexora.core.gateway import Gateway
-from lexora.core.ports import KeyStore, Ledger
+from lexora.core.ports import KeyStore, Ledger, ResponseStore
 from lexora.core.record import RequestIds
 from lexora.core.stats import StatsSource
 from lexora.providers.messages_door import MessagesDoor
 from lexora.providers.messages_door_request import MessagesFields
+from lexora.providers.responses_door import ResponsesDoor
+from lexora.providers.responses_door_request import ResponsesFields
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -55,12 +58,14 @@ def create_app(
     max_seconds: float = float("inf"),
     max_plain_seconds: float = float("inf"),
     hosts: Collection[bytes] | None = None,
+    stored_responses: ResponseStore | None = None,
 ) -> ASGIApp:
     """The application over a gateway, who may use it, and a ledger.
 
     `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request and
     `max_plain_seconds` that of one that is not streamed, `hosts` the names that a request's Host header may have
     (None: any). On a loopback address this keeps out web pages whose own name was made to point here (DNS rebinding).
+    `stored_responses` is where responses are stored, if they are.
     """
     started_at = time.time()
     request_ids = RequestIds()
@@ -69,6 +74,10 @@ def create_app(
     )
     chat = completions()
     messages = completions(endpoint="messages", door=MessagesDoor())
+    responses = completions(
+        endpoint="responses.create", door=ResponsesDoor(), door_of=partial(responses_door, stored_responses)
+    )
+    stored = StoredResponseEndpoint(stored_responses, auth)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
     health = HealthEndpoint(gateway, time.monotonic(), operations.health)
@@ -76,8 +85,10 @@ def create_app(
     stats = StatsEndpoint(operations.stats, partial(require_watcher, auth), operations.live)
     admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)
 
-    chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", request=ChatFields)
-    messages_doc = Doc("The same in the form of Anthropic's Messages API.", request=MessagesFields)
+    chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", ChatFields, completes=True)
+    messages_doc = Doc("The same in the form of Anthropic's Messages API.", MessagesFields, completes=True)
+    responses_doc = Doc("The same in the form of OpenAI's Responses API.", ResponsesFields, completes=True)
+    stored_doc = Doc("A stored response.", parameters=(("id", "string", "a response's id"),))
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
@@ -87,6 +98,9 @@ def create_app(
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
         ("POST", "/v1/messages", messages, messages_doc),
+        ("POST", "/v1/responses", responses, responses_doc),
+        ("GET", "/v1/responses/{id}", stored, stored_doc),
+        ("DELETE", "/v1/responses/{id}", stored, stored_doc._replace(summary="Deletes a stored response.")),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),

@@ -10,16 +10,16 @@ from starlette.types import Receive, Scope, Send
 
 from lexora import __version__
 from lexora.api.http import JSON_TYPE, send
-from lexora.core.chat import ChatFields
 
 
 class Doc(NamedTuple):
-    """What the documentation says of one route."""
+    """What the documentation says of one route. `completes`: a model answers, streamed if that is asked."""
 
     summary: str
     request: type | None = None
     response: str = "application/json"
     parameters: tuple[tuple[str, str, str], ...] = ()  # name, JSON type, description
+    completes: bool = False
 
 
 class ErrorDetail(msgspec.Struct):
@@ -44,7 +44,9 @@ def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
     types = [ErrorEnvelope, *{doc.request for _, _, doc in table if doc.request is not None}]
     _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     # Fields that the gateway does not read are forwarded as they are.
-    schemas[ChatFields.__name__]["additionalProperties"] = True
+    for _, _, doc in table:
+        if doc.completes and doc.request is not None:
+            schemas[doc.request.__name__]["additionalProperties"] = True
     paths: dict[str, dict[str, Any]] = {}
     for method, path, doc in table:
         paths.setdefault(path, {})[method.lower()] = _operation(doc)
@@ -59,7 +61,7 @@ def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
 def _operation(doc: Doc) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
     content: dict[str, Any] = {doc.response: {}}
-    if doc.request is ChatFields:
+    if doc.completes:
         content["text/event-stream"] = {}
     operation: dict[str, Any] = {
         "summary": doc.summary,

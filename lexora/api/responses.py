@@ -1,20 +1,41 @@
-"""GET and DELETE /v1/responses/{id}: what is stored of the caller's."""
+"""What is stored of responses: GET and DELETE /v1/responses/{id}, and the door that goes on from them."""
 
 import logging
 from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, headers_of, send, send_json
+from lexora.api.http import JSON_TYPE, credential_of, headers_of, send, send_json
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import InvalidRequest, NotFound, Unauthorized
-from lexora.core.ports import ResponseStore
+from lexora.core.keys import Caller
+from lexora.core.ports import ResponseStore, StoredResponse
 from lexora.core.responses import OwnResponses, owner_of
+from lexora.providers.responses_door import ResponsesDoor
 
 # They are somebody's words: no cache between us and the client may keep them.
 _NO_STORE = [(b"cache-control", b"no-store")]
 
 log = logging.getLogger("lexora")
+
+
+class _Nobodys(OwnResponses):
+    """Those of somebody who has not said who it is: a prepared answer may be given all the same, and is not stored."""
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        raise Unauthorized(NO_KEY, headers=CHALLENGE)
+
+    def put(self, response_id: str, created_at: float, previous: str | None, items: bytes, response: bytes) -> bool:
+        return False
+
+
+def responses_door(store: ResponseStore | None, caller: Caller | None, _body: bytes) -> ResponsesDoor:
+    """The door for one caller: what is stored of it, and nobody else's."""
+    if store is None:
+        return ResponsesDoor()
+    if caller is None:
+        return ResponsesDoor(lambda _named: _Nobodys(store, "", log.error))
+    return ResponsesDoor(lambda named: OwnResponses(store, owner_of(caller, named), log.error))
 
 
 class StoredResponseEndpoint:
@@ -25,7 +46,7 @@ class StoredResponseEndpoint:
         self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
-        caller = await self._auth.identify(headers_of(scope).get(b"authorization"))
+        caller = await self._auth.identify(credential_of(headers_of(scope)))
         if caller is None:
             raise Unauthorized(NO_KEY, headers=CHALLENGE)
         if self._store is None:

@@ -27,6 +27,7 @@ from lexora.adapters.memory import MemoryLimits
 from lexora.adapters.prometheus import CONTENT_TYPE, PrometheusMetrics
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
 from lexora.adapters.sqlite_keys import SqliteKeys
+from lexora.adapters.sqlite_responses import SqliteResponses
 from lexora.adapters.sqlite_stats import SqliteStats
 from lexora.adapters.upstream import HttpUpstream
 from lexora.api.app import Operations, create_app
@@ -61,6 +62,7 @@ LOOK_AGAIN_SECONDS = 5.0
 SWITCH_SECONDS = 0.0005
 PID_FILE = "lexora.pid"
 JOURNAL = "journal.jsonl"
+RESPONSES = "responses.db"
 GC_THRESHOLDS = (20_000, 20, 20)
 
 log = logging.getLogger("lexora")
@@ -152,6 +154,7 @@ class _Local:
                 name, _, ends_at = window(time.time())
                 self._limits.open(name, ends_at)
             journal = Journal(folder / JOURNAL)
+            self._responses = SqliteResponses(folder / RESPONSES, time.time) if settings.responses.store else None
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
         self._log = JsonLog(partial(os.write, sys.stdout.fileno()))
@@ -215,6 +218,7 @@ class _Local:
             max_body_bytes=int(settings.server.max_body_mb * 1024 * 1024),
             hosts=_hosts(self._address, settings.server.allowed_hosts),
             operations=operations,
+            stored_responses=self._responses,
         )
         grace = int(settings.server.grace_seconds)
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=grace)
@@ -259,6 +263,8 @@ class _Local:
             self._ledger.close()
             self._answers.close()
             self._keys.close()
+            if self._responses is not None:
+                self._responses.close()
 
     async def _setup(self, settings: Settings) -> Setup:
         catalogue, answers = load_prepared(settings.answers or SHIPPED)

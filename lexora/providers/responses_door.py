@@ -28,32 +28,37 @@ _decode_items = msgspec.json.Decoder(list[Raw]).decode
 
 
 class ResponsesRequest(ChatRequest, gc=False, kw_only=True):
-    """The chat request, what it was asked as, and the items of its input."""
+    """The chat request, what it was asked as, and the items of its input. `own` are the responses of whoever asks."""
 
+    own: OwnResponses | None
     asked: Asked
     items: list[Raw]
     created_at: int
 
 
 class ResponsesDoor:
-    """Speaks the Responses API with one client. `kept` are the client's stored responses, None where none are stored.
+    """Speaks the Responses API with one client.
 
+    `own` gives the client's stored responses, told the `x_user_id` that a request names; None where none are stored.
     `clock` gives seconds since the epoch.
     """
 
-    def __init__(self, kept: OwnResponses | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._kept = kept
+    def __init__(
+        self, own: Callable[[str | None], OwnResponses] | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._own = own
         self._clock = clock
 
     def request(self, body: bytes) -> ResponsesRequest:
         """Reads a request body. Raises InvalidRequest, and ResponsesUnavailable if the stored ones cannot be read."""
         asked = parse(body)
         known = asked.known
-        if self._stores(asked) and len(body) > MOST_RESPONSE_BYTES:
+        own = self._own(known.x_user_id) if self._own is not None else None
+        if own is not None and known.store is not False and len(body) > MOST_RESPONSE_BYTES:
             message = f"Requests of more than {MOST_RESPONSE_BYTES:,} bytes cannot be stored. Send 'store': false."
             raise InvalidRequest(message, param="store", code="unsupported_value")
-        before = self._before(known.previous_response_id) if known.previous_response_id is not None else []
-        items = resolve([_message(known.input)] if isinstance(known.input, str) else known.input, self._item)
+        before = _before(own, known.previous_response_id) if known.previous_response_id is not None else []
+        items = resolve([_message(known.input)] if isinstance(known.input, str) else known.input, partial(_item, own))
         messages = conversation(known.instructions, before, items)
         if not items:
             raise InvalidRequest("'input' is empty. Send at least one item.", param="input", code="invalid_value")
@@ -61,15 +66,15 @@ class ResponsesDoor:
             raise InvalidRequest("'input' holds no message.", param="input", code="invalid_value")
         chat = parse_chat_request(_encode(chat_fields(asked, messages)))
         now = int(self._clock())
-        return ResponsesRequest(chat.known, chat.fields, chat.size, asked=asked, items=items, created_at=now)
+        return ResponsesRequest(chat.known, chat.fields, chat.size, own=own, asked=asked, items=items, created_at=now)
 
-    def completion(self, request: ResponsesRequest, body: bytes, record_id: str) -> bytes:
+    def completion(self, request: ChatRequest, body: bytes, record_id: str) -> bytes:
         """The response object of a chat completion, stored if it is to be. Raises UpstreamBroken."""
         answer = self._answer(request, record_id, _ignore)
         answer.add(answer.understood(body))
         return answer.whole()[1]
 
-    def stream(self, request: ResponsesRequest, record_id: str) -> ResponsesStream:
+    def stream(self, request: ChatRequest, record_id: str) -> ResponsesStream:
         """A stream of events, whose response is stored in the end if it is to be."""
         return ResponsesStream(partial(self._answer, request, record_id))
 
@@ -78,45 +83,45 @@ class ResponsesDoor:
         facts = error.envelope()["error"]
         return error.status, _encode({"error": {**facts, "param": param_here(facts["param"])}})
 
-    def _answer(self, request: ResponsesRequest, record_id: str, emit: Emit) -> Answer:
-        asked = request.asked
+    def _answer(self, request: ChatRequest, record_id: str, emit: Emit) -> Answer:
+        assert isinstance(request, ResponsesRequest)  # as `request` makes them
+        asked, own = request.asked, request.own
         keep: Callable[[bytes], bool] | None = None
-        if self._kept is not None and self._stores(asked):
+        if own is not None and asked.known.store is not False:
             previous, items = asked.known.previous_response_id, _encode(request.items)
-            keep = partial(self._kept.put, response_id(record_id), request.created_at, previous, items)
+            keep = partial(own.put, response_id(record_id), request.created_at, previous, items)
         return Answer(asked, record_id, request.created_at, self._clock, keep, emit)
 
-    def _stores(self, asked: Asked) -> bool:
-        return self._kept is not None and asked.known.store is not False
 
-    def _before(self, last: str) -> list[Raw]:
-        """Every item of a conversation up to the output of a stored response."""
-        if self._kept is None:
-            raise _not_found(_NOTHING_STORED)
-        turns: list[list[Raw]] = []
-        size = 0
-        previous: str | None = last
-        while previous is not None:
-            stored = self._kept.get(previous)
-            if stored is None:
-                raise _not_found(f"There is no response '{previous}', or it is not stored any more.")
-            turns.append(_decode_items(stored.input) + items_of(stored.response))
-            size += len(stored.input) + len(stored.response)
-            if size > _MOST_CONVERSATION_BYTES:
-                raise _not_found("The conversation has become too long to go on with.")
-            previous = stored.previous
-        return [item for turn in reversed(turns) for item in turn]
+def _before(own: OwnResponses | None, last: str) -> list[Raw]:
+    """Every item of a conversation up to the output of a stored response."""
+    if own is None:
+        raise _not_found(_NOTHING_STORED)
+    turns: list[list[Raw]] = []
+    size = 0
+    previous: str | None = last
+    while previous is not None:
+        stored = own.get(previous)
+        if stored is None:
+            raise _not_found(f"There is no response '{previous}', or it is not stored any more.")
+        turns.append(_decode_items(stored.input) + items_of(stored.response))
+        size += len(stored.input) + len(stored.response)
+        if size > _MOST_CONVERSATION_BYTES:
+            raise _not_found("The conversation has become too long to go on with.")
+        previous = stored.previous
+    return [item for turn in reversed(turns) for item in turn]
 
-    def _item(self, item_id: str, where: str) -> Raw:
-        """The item that a reference at `where` means. Raises InvalidRequest if there is none."""
-        if self._kept is None:
-            raise InvalidRequest(_NOTHING_STORED, param=where, code="item_not_found")
-        stored = self._kept.get(response_of_item(item_id))
-        item = item_of(stored.response, item_id) if stored is not None else None
-        if item is None:
-            message = f"There is no item '{item_id}', or it is not stored any more. Send the item itself."
-            raise InvalidRequest(message, param=where, code="item_not_found")
-        return item
+
+def _item(own: OwnResponses | None, item_id: str, where: str) -> Raw:
+    """The item that a reference at `where` means. Raises InvalidRequest if there is none."""
+    if own is None:
+        raise InvalidRequest(_NOTHING_STORED, param=where, code="item_not_found")
+    stored = own.get(response_of_item(item_id))
+    item = item_of(stored.response, item_id) if stored is not None else None
+    if item is None:
+        message = f"There is no item '{item_id}', or it is not stored any more. Send the item itself."
+        raise InvalidRequest(message, param=where, code="item_not_found")
+    return item
 
 
 def _not_found(message: str) -> InvalidRequest:

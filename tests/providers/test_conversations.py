@@ -25,7 +25,7 @@ class Conversation:
     def __init__(self, store: SqliteResponses, owner: str = "ann") -> None:
         self.reports: list[str] = []
         self.own = OwnResponses(store, owner, self.reports.append)
-        self.door = ResponsesDoor(self.own, lambda: NOW)
+        self.door = ResponsesDoor(lambda _named: self.own, lambda: NOW)
         self._turns = 0
 
     def request(self, **fields: Any) -> Any:

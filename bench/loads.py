@@ -104,11 +104,16 @@ class CpuMeter:
         )
 
 
-def run_wrk(procs: Procs, server: Server, body: Path, connections: int, seconds: float) -> PlainRun:
-    """POST the body for some seconds over keep-alive connections, one thread, on the load core."""
+def run_wrk(
+    procs: Procs, server: Server, body: Path, connections: int, seconds: float, url: str | None = None
+) -> PlainRun:
+    """POST the body for some seconds over keep-alive connections, one thread, on the load core.
+
+    Chat completions are asked for, unless there is a `url`.
+    """
     argv: list[str | Path] = [
         find_tool("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",
-        "-s", HERE / "post.lua", server.chat_url, "--", body, *([server.key] if server.key else []),
+        "-s", HERE / "post.lua", url or server.chat_url, "--", body, *([server.key] if server.key else []),
     ]  # fmt: skip
     return PlainRun(**_run(procs, server, argv))
 

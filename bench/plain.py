@@ -90,6 +90,39 @@ def team(procs: Procs, settings: Settings) -> Outcome:
     return outcome
 
 
+def translated(procs: Procs, settings: Settings) -> Outcome:
+    """OpenAI's clients at Anthropic's API and the reverse, against the gateway's own forwarding, requests/s."""
+    outcome = Outcome("translated")
+    upstream = servers.start_plain_upstream(procs)
+    gateway = servers.start_gateway(procs, upstream, settings.gateway)
+    cases = {
+        "forwarded": (_body_file(procs, "forwarded", "bench", PROMPT), gateway.chat_url),
+        "OpenAI to Anthropic": (_body_file(procs, "to-anthropic", "claude", PROMPT), gateway.chat_url),
+        "Anthropic to OpenAI": (
+            _body_file(procs, "from-anthropic", "bench", PROMPT, max_tokens=99),
+            gateway.messages_url,
+        ),
+    }
+    runs: Runs = {name: [] for name in cases}
+    sent, in_flight = 0, 0
+    for body, url in cases.values():
+        run = run_wrk(procs, gateway, body, CONNECTIONS, WARM_UP_S, url)
+        sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
+    for number in repeat(settings.rounds, runs):
+        for name in rotated(list(cases), number):
+            run = run_wrk(procs, gateway, cases[name][0], CONNECTIONS, settings.plain_s, cases[name][1])
+            runs[name].append(run)
+            _note(outcome, number, name, run)
+            sent, in_flight = sent + run.requests, in_flight + CONNECTIONS
+    _add_medians(outcome, runs)
+    for name in list(cases)[1:]:
+        pairs, calm = calm_rounds(runs[name], runs["forwarded"])
+        ratio = median(translated.rate / usual.rate for translated, usual in pairs)
+        outcome.verdicts.append(Verdict(f"requests/s, {name} : forwarded", ratio, ">=", 0.5, calm=calm))
+    _stop_and_check_record(procs, gateway, outcome, sent, in_flight)
+    return outcome
+
+
 def prepared(procs: Procs, settings: Settings) -> Outcome:
     """A prepared answer against the gateway's own forwarding, requests/s."""
     outcome = Outcome("prepared")
@@ -137,9 +170,9 @@ def _note(outcome: Outcome, number: int, what: str, run: PlainRun) -> None:
     )
 
 
-def _body_file(procs: Procs, name: str, model: str, prompt: str) -> Path:
+def _body_file(procs: Procs, name: str, model: str, prompt: str, **more: int) -> Path:
     path = procs.folder / f"{name}.json"
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], **more}
     path.write_text(json.dumps(body, ensure_ascii=False))
     return path
 

@@ -26,6 +26,7 @@ SCENARIOS: dict[str, Callable[[Procs, Settings], Outcome]] = {
     "held": streaming.held,
     "prepared": plain.prepared,
     "team": plain.team,
+    "translated": plain.translated,
 }
 
 

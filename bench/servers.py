@@ -26,6 +26,15 @@ ANSWER = (
     '"completion_tokens":34,"prompt_tokens_details":null},"prompt_logprobs":null}'
 )
 
+# The same as Anthropic says it.
+MESSAGE = (
+    '{"id":"msg_013Zva2CMHLNnjNjJJKqJ2EF","type":"message","role":"assistant","model":"bench",'
+    '"content":[{"type":"text","text":"The capital of France is Paris. It lies on the Seine in the north of the '
+    'country and has been its seat of government for most of the last thousand years."}],"stop_reason":"end_turn",'
+    '"stop_sequence":null,"usage":{"input_tokens":15,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,'
+    '"output_tokens":34}}'
+)
+
 NGINX = """\
 daemon off;
 master_process off;
@@ -49,6 +58,7 @@ server {{
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ return 200 '{{}}'; }}
         location = /v1/chat/completions {{ return 200 '{answer}'; }}
+        location = /v1/messages {{ return 200 '{message}'; }}
     }}"""
 
 PROXY = """\
@@ -68,6 +78,9 @@ models:
   bench:
     deployments:
       - {{provider: vllm, base_url: "http://127.0.0.1:{upstream}/v1", model: bench}}
+  claude:
+    deployments:
+      - {{provider: anthropic, base_url: "http://127.0.0.1:{upstream}/v1", model: bench, credential: "env:BENCH_KEY"}}
 """
 
 # Of what a team has, all that every request pays for; nothing is ever refused.
@@ -100,6 +113,11 @@ class Server:
         """Where chat completions are asked for."""
         return f"http://127.0.0.1:{self.port}/v1/chat/completions"
 
+    @property
+    def messages_url(self) -> str:
+        """Where clients of Anthropic's API ask."""
+        return f"http://127.0.0.1:{self.port}/v1/messages"
+
 
 def find_tool(name: str) -> str:
     """The path of a program that install.sh has seen to."""
@@ -127,7 +145,7 @@ def install_peers() -> None:
 def start_plain_upstream(procs: Procs) -> Server:
     """nginx on the load core, with one and the same small completion for every chat request."""
     port = free_port()
-    return _nginx(procs, "upstream", port, procs.cores.load, CANNED.format(port=port, answer=ANSWER))
+    return _nginx(procs, "upstream", port, procs.cores.load, CANNED.format(port=port, answer=ANSWER, message=MESSAGE))
 
 
 def start_stream_upstream(procs: Procs, interval_ms: int) -> Server:
@@ -169,6 +187,7 @@ def start_gateway(procs: Procs, upstream: Server, program: Path, *, keys: int = 
     data = folder / "data"
     data.mkdir(parents=True)
     config = folder / "lexora.yaml"
+    os.environ["BENCH_KEY"] = "none"
     config.write_text((TEAM if keys else GATEWAY).format(upstream=upstream.port))
     key = _make_keys(data, keys) if keys else None
     argv: list[str | Path] = [

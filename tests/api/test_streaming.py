@@ -460,7 +460,7 @@ def test_the_record_of_a_stream_has_the_time_of_its_first_token(
     upstream: RecordedUpstream, door: RunningGateway
 ) -> None:
     role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
-    upstream.play([STREAM_HEAD, piece(role), Sleep(0.3), piece(token("Hi")), Sleep(0.3), piece(finish()), STREAM_END])
+    upstream.play([STREAM_HEAD, piece(role), Sleep(0.3), piece(token("Hi")), Sleep(0.6), piece(finish()), STREAM_END])
     record = record_of(door, post(door, stream=True))
     assert 300 <= record["ttft_ms"] <= record["duration_ms"] - 300
 

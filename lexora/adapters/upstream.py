@@ -16,14 +16,17 @@ from lexora.core.model_map import Deployment
 from lexora.core.ports import Credentials, SoFar
 from lexora.core.record import Record
 from lexora.core.usage import Usage
-from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent
+from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent, Outgoing
 from lexora.providers.errors import refused
 from lexora.providers.sse import EventDecoder, EventTooLarge
 from lexora.providers.table import PROVIDERS
+from lexora.providers.token_count import count_request, counted
 
 _LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n"
 
 _MOST_TARGETS = 1_000
+
+_COUNT_SECONDS = 10.0
 
 _Answer = TypeVar("_Answer")
 
@@ -91,6 +94,15 @@ class HttpUpstream:
         stream.expect_token(loop.call_at(until, stream.fail_without_token, too_late))
         return stream
 
+    async def count_tokens(self, deployment: Deployment, request: ChatRequest, record: Record) -> int | None:
+        if not PROVIDERS[deployment.provider].counts_tokens:
+            return None
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                return await self._call(self._count, deployment, request, record)
+        except TimeoutError:
+            raise UpstreamTimeout(f"The upstream has not counted within {_COUNT_SECONDS:g} s.") from None
+
     async def _call(
         self,
         call: Callable[[_Target, ChatRequest, Record], Awaitable[_Answer]],
@@ -112,7 +124,7 @@ class HttpUpstream:
 
     async def _complete(self, target: _Target, request: ChatRequest, record: Record) -> Completion:
         response = await self._client.send(
-            target.origin, self._post(target, request, record), connect_timeout=target.deployment.timeouts.connect
+            target.origin, self._chat(target, request, record), connect_timeout=target.deployment.timeouts.connect
         )
         try:
             body = await response.read()
@@ -128,7 +140,7 @@ class HttpUpstream:
     async def _stream(self, target: _Target, request: ChatRequest, record: Record) -> "HttpChunkStream":
         response = await self._client.send(
             target.origin,
-            self._post(target, request, record),
+            self._chat(target, request, record),
             connect_timeout=target.deployment.timeouts.connect,
             idle_timeout=target.deployment.timeouts.idle,
         )
@@ -147,15 +159,33 @@ class HttpUpstream:
             raise
         return HttpChunkStream(response, target.dialect.chunk_reader(request), target.secrets)
 
-    def _post(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
-        path, body = target.dialect.chat_request(request, target.deployment.model)
+    async def _count(self, target: _Target, request: ChatRequest, record: Record) -> int:
+        response = await self._client.send(
+            target.origin,
+            self._post(target, count_request(request, target.deployment.model), record),
+            connect_timeout=target.deployment.timeouts.connect,
+        )
+        try:
+            body = await response.read()
+        finally:
+            response.close()
+        if response.status != 200:
+            raise refused(response.status, body)
+        return counted(body)
+
+    def _chat(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
+        return self._post(target, target.dialect.chat_request(request, target.deployment.model), record)
+
+    def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
+        path, body, headers = outgoing
         if target.query:
             path = f"{path}{'&' if '?' in path else '?'}{target.query}"
         trace = self._trace(record) if self._trace else ""
-        return b"POST %b%b HTTP/1.1\r\n%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        return b"POST %b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,
             path.encode(),
             target.headers,
+            headers,
             record.request_id.encode(),
             b"traceparent: %b\r\n" % trace.encode() if trace else b"",
             len(body),

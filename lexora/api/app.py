@@ -16,6 +16,7 @@ from lexora.api.cors import CorsLayer
 from lexora.api.errors import ErrorLayer
 from lexora.api.health import HealthEndpoint, HealthFacts
 from lexora.api.http import headers_of
+from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
@@ -28,8 +29,6 @@ from lexora.core.gateway import Gateway
 from lexora.core.ports import KeyStore, Ledger, ResponseStore
 from lexora.core.record import RequestIds
 from lexora.core.stats import StatsSource
-from lexora.providers.messages_door import MessagesDoor
-from lexora.providers.messages_door_request import MessagesFields
 from lexora.providers.responses_door import ResponsesDoor
 from lexora.providers.responses_door_request import ResponsesFields
 
@@ -73,7 +72,6 @@ def create_app(
         ChatEndpoint, gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds
     )
     chat = completions()
-    messages = completions(endpoint="messages", door=MessagesDoor())
     responses = completions(
         endpoint="responses.create", door=ResponsesDoor(), door_of=partial(responses_door, stored_responses)
     )
@@ -86,7 +84,6 @@ def create_app(
     admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)
 
     chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", ChatFields, completes=True)
-    messages_doc = Doc("The same in the form of Anthropic's Messages API.", MessagesFields, completes=True)
     responses_doc = Doc("The same in the form of OpenAI's Responses API.", ResponsesFields, completes=True)
     stored_doc = Doc("A stored response.", parameters=(("id", "string", "a response's id"),))
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
@@ -94,10 +91,10 @@ def create_app(
         "A prepared answer, as the CDN serves it.",
         parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
     )
-    table: list[tuple[str, str, ASGIApp, Doc]] = [
+    table: list[tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]] = [
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
-        ("POST", "/v1/messages", messages, messages_doc),
+        *messages_table(completions, CountTokensEndpoint(gateway, auth, request_ids, max_body_bytes)),
         ("POST", "/v1/responses", responses, responses_doc),
         ("GET", "/v1/responses/{id}", stored, stored_doc),
         ("DELETE", "/v1/responses/{id}", stored, stored_doc._replace(summary="Deletes a stored response.")),

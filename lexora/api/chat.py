@@ -104,6 +104,7 @@ class ChatEndpoint:
         caller, refusal = await self._caller(headers)
         door = self._door_of(caller, body) if self._door_of is not None else self._door
         request = door.request(body)
+        request.betas = headers.get(b"anthropic-beta", b"")
         record.stream = request.stream
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
@@ -242,6 +243,8 @@ def _note_caller(record: Record, caller: Caller, request: ChatRequest) -> None:
 def _facts(record: Record) -> list[tuple[bytes, bytes]]:
     """The headers that say where an answer came from. The cost is left out while (or if) it is not known."""
     facts = [(b"x-request-id", record.request_id.encode())]
+    if record.endpoint == "messages":
+        facts.append((b"request-id", record.request_id.encode()))  # where Anthropic's clients look for it
     if record.origin is not None:
         facts.append((b"x-lexora-origin", record.origin.encode()))
         facts.append((b"x-lexora-deployment", _header_text(record.deployment)))

@@ -12,16 +12,6 @@ from lexora import __version__
 from lexora.api.http import JSON_TYPE, send
 
 
-class Doc(NamedTuple):
-    """What the documentation says of one route. `completes`: a model answers, streamed if that is asked."""
-
-    summary: str
-    request: type | None = None
-    response: str = "application/json"
-    parameters: tuple[tuple[str, str, str], ...] = ()  # name, JSON type, description
-    completes: bool = False
-
-
 class ErrorDetail(msgspec.Struct):
     message: str
     type: str
@@ -35,14 +25,25 @@ class ErrorEnvelope(msgspec.Struct):
     error: ErrorDetail
 
 
-def describe(table: list[tuple[str, str, Doc]]) -> Callable[[], dict[str, Any]]:
+class Doc(NamedTuple):
+    """What the documentation says of one route. `completes`: a model answers, streamed if that is asked."""
+
+    summary: str
+    request: type | None = None
+    response: str = "application/json"
+    parameters: tuple[tuple[str, str, str], ...] = ()  # name, JSON type, description
+    completes: bool = False
+    error: type = ErrorEnvelope
+
+
+def describe(table: list[tuple[str, str, Doc | Callable[[], Doc]]]) -> Callable[[], dict[str, Any]]:
     """The OpenAPI 3.1 description of (method, path, doc) rows, put together when first asked for."""
-    return cache(lambda: _describe(table))
+    return cache(lambda: _describe([(method, path, doc() if callable(doc) else doc) for method, path, doc in table]))
 
 
 def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
-    types = [ErrorEnvelope, *{doc.request for _, _, doc in table if doc.request is not None}]
-    _, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    types = {doc.error for _, _, doc in table} | {doc.request for _, _, doc in table if doc.request is not None}
+    _, schemas = msgspec.json.schema_components(tuple(types), ref_template="#/components/schemas/{name}")
     # Fields that the gateway does not read are forwarded as they are.
     for _, _, doc in table:
         if doc.completes and doc.request is not None:
@@ -59,7 +60,7 @@ def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
 
 
 def _operation(doc: Doc) -> dict[str, Any]:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
+    error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{doc.error.__name__}"}}}
     content: dict[str, Any] = {doc.response: {}}
     if doc.completes:
         content["text/event-stream"] = {}

@@ -77,13 +77,14 @@ class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
 
     `size` is that of the body, in bytes. `anthropic` are the fields that came, where they are Anthropic's: what an
-    upstream of that API gets.
+    upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`.
     """
 
     known: ChatFields
     fields: dict[str, Raw]
     size: int
     anthropic: dict[str, Raw] | None = None
+    betas: bytes = b""
 
     @property
     def stream(self) -> bool:

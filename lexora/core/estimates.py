@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
 from lexora.core.chat import ChatRequest
-from lexora.core.usage import Usage
+from lexora.core.usage import Usage, estimate_tokens
 
 if TYPE_CHECKING:  # only to name its type
     from lexora.core.model_map import Price
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # only to name its type
 _PER_MESSAGE = 8  # what chat templates put around one
 _PER_MEDIUM = 1600  # an image, or a piece of sound or a file as long as they are short
 _BYTES_PER_MEDIUM_TOKEN = 16  # of sound and files that are longer
+_SHOWN = ("messages", "tools", "response_format")  # to the model
 _UNKNOWN_COMPLETION = 4096
 _LEAST_COMPLETION = 256
 _MOST_TOKENS = 10**12
@@ -80,6 +82,18 @@ class Estimates:
         learned.longest = _highest(learned.longest, tokens)
 
 
+def estimate_prompt(request: ChatRequest) -> int:
+    """A rough count of a whole prompt's tokens, tools and media with it.
+
+    JSON's marks stand for what chat templates write around messages and tools.
+    """
+    shown = [bytes(request.fields[name]).decode() for name in _SHOWN if name in request.fields]
+    tokens = sum(map(estimate_tokens, shown))
+    for length, as_tokens in _media(request):
+        tokens += as_tokens - (length + 3) // 4
+    return max(1, tokens)
+
+
 def _highest(known: float, seen: float) -> float:
     """The highest of late: what is lower draws it down slowly."""
     return seen if seen >= known else known + (seen - known) * _FADE
@@ -88,9 +102,16 @@ def _highest(known: float, seen: float) -> float:
 def _measure(request: ChatRequest) -> tuple[int, int]:
     """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
     size = request.size
-    messages = request.known.messages
-    fixed = _PER_MESSAGE * len(messages)
-    for message in messages:
+    fixed = _PER_MESSAGE * len(request.known.messages)
+    for length, tokens in _media(request):
+        size -= length
+        fixed += tokens
+    return size, fixed
+
+
+def _media(request: ChatRequest) -> Iterator[tuple[int, int]]:
+    """The bytes of each image, sound or file of a request, and the tokens it may be."""
+    for message in request.known.messages:
         content = message.content
         if content is None or isinstance(content, str):
             continue
@@ -98,7 +119,5 @@ def _measure(request: ChatRequest) -> tuple[int, int]:
             for medium in (part.image_url, part.input_audio, part.file):
                 length = memoryview(medium).nbytes
                 if length:
-                    size -= length
                     tokens = 0 if medium is part.image_url else length // _BYTES_PER_MEDIUM_TOKEN
-                    fixed += max(_PER_MEDIUM, tokens)
-    return size, fixed
+                    yield length, max(_PER_MEDIUM, tokens)

@@ -13,8 +13,9 @@ from lexora.core.answers import Catalogue
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import Continuation
 from lexora.core.errors import UpstreamError
+from lexora.core.estimates import estimate_prompt
 from lexora.core.keys import Caller
-from lexora.core.passage import Passage, Traffic
+from lexora.core.passage import Passage, Traffic, order
 from lexora.core.ports import AnswerStore, ChunkStream, Completion, SoFar, Upstream
 from lexora.core.record import Record
 from lexora.core.routing import Routes
@@ -185,3 +186,19 @@ class Gateway:
         passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
         stream = await passage.call(self._upstream.stream)
         return Relay(passage, self._upstream, stream, record)
+
+    async def count_tokens(self, request: ChatRequest, caller: Caller, record: Record) -> tuple[int, bool]:
+        """How many tokens the prompt has, and whether that is counted by who would answer first, or estimated.
+
+        It costs nothing, waits in no queue and counts towards no limit. Raises Forbidden, InvalidRequest, ModelNotFound
+        and NoModelConnected.
+        """
+        deployment = order(self.traffic.lanes, self.routes(), request, caller, record)[0]
+        if self.traffic.lanes.of(deployment).up is not False:
+            try:
+                counted = await self._upstream.count_tokens(deployment, request, record)
+            except UpstreamError:  # an answer may come all the same: a count is only ever a preview
+                counted = None
+            if counted is not None:
+                return counted, True
+        return estimate_prompt(request), False

@@ -59,6 +59,18 @@ class Traffic(NamedTuple):
     now: Callable[[], float]
 
 
+def order(lanes: Lanes, routes: Routes, request: ChatRequest, caller: Caller, record: Record) -> list[Deployment]:
+    """The deployments to try, best first. Raises Forbidden, and what `Routes.order` raises."""
+    model = request.known.model
+    name = record.model = model or routes.default_model or ""
+    if caller.models is not None and not caller.may_use(name):
+        raise Forbidden(f"This key does not allow the model '{name}'.", param="model")
+    deployments = routes.order(model, lambda: _share(record.user_id, name))
+    if len(deployments) > 1:  # those whose server is known to be down come last
+        return sorted(deployments, key=lambda deployment: lanes.of(deployment).up is False)
+    return deployments
+
+
 class Passage:
     """One request on its way through deployments. `settle` ends it.
 
@@ -77,13 +89,7 @@ class Passage:
         loop: AbstractEventLoop,
     ) -> None:
         """Raises Forbidden, RateLimited, and what `Routes.order` raises."""
-        known = request.known
-        name = record.model = known.model or routes.default_model or ""
-        if caller.models is not None and not caller.may_use(name):
-            raise Forbidden(f"This key does not allow the model '{name}'.", param="model")
-        deployments = routes.order(known.model, lambda: _share(record.user_id, name))
-        if len(deployments) > 1:  # those whose server is known to be down come last
-            deployments = sorted(deployments, key=lambda deployment: traffic.lanes.of(deployment).up is False)
+        deployments = order(traffic.lanes, routes, request, caller, record)
         self.request = request
         self.tokens_before = 0
         self.continuing = False
@@ -95,7 +101,7 @@ class Passage:
         self._record = record
         self._expire_in = expire_in
         self._loop = loop
-        self._seconds = known.x_timeout or self.deployment.timeouts.total
+        self._seconds = request.known.x_timeout or self.deployment.timeouts.total
         self._began = traffic.now()
         self._called_at: float | None = None
         self._sent = 0

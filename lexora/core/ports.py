@@ -92,6 +92,10 @@ class Upstream(Protocol):
         """
         ...
 
+    async def count_tokens(self, deployment: Deployment, request: ChatRequest, record: Record) -> int | None:
+        """How many tokens the prompt has by the upstream's own count; None if it has none. Raises UpstreamError."""
+        ...
+
 
 class Credentials(Protocol):
     """Where the secrets are."""

@@ -177,6 +177,9 @@ class _LazyUpstream:
     ) -> ChunkStream:
         return await self._upstream.stream(deployment, request, record, so_far)
 
+    async def count_tokens(self, deployment: Deployment, request: ChatRequest, record: Record) -> int | None:
+        return await self._upstream.count_tokens(deployment, request, record)
+
 
 def create_application() -> ASGIApp:
     """The application as the environment variables describe it. Raises msgspec.ValidationError that names one."""

@@ -9,6 +9,7 @@ from lexora.core.chat import ChatRequest
 from lexora.providers.anthropic_request import messages_request
 from lexora.providers.anthropic_response import AnthropicChunkReader, completion
 from lexora.providers.dialect import Completion, Outgoing
+from lexora.providers.token_count import betas_header
 
 # The version after it (2026-10-21) takes no temperature and no top_p from any model.
 _VERSION = "2023-06-01"
@@ -32,7 +33,8 @@ class AnthropicDialect:
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
         if request.anthropic is not None:
-            return Outgoing("/messages", msgspec.json.encode({**request.anthropic, "model": upstream_model}))
+            body = msgspec.json.encode({**request.anthropic, "model": upstream_model})
+            return Outgoing("/messages", body, betas_header(request))
         return Outgoing("/messages", messages_request(request, upstream_model, self._default_max_tokens))
 
     def completion(self, body: bytes) -> Completion:

@@ -82,10 +82,11 @@ class ChunkReader(Protocol):
 
 
 class Outgoing(NamedTuple):
-    """What to POST: the path below the deployment's base URL, and the body."""
+    """What to POST: the path below the deployment's base URL, the body, and header lines of this request's own."""
 
     path: str
     body: bytes
+    headers: bytes = b""
 
 
 class Dialect(Protocol):

@@ -141,7 +141,7 @@ _decode_asked = msgspec.json.Decoder(MessagesFields).decode
 def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
     """The request that a body asks for. Raises InvalidRequest for what cannot be understood, or not be passed on.
 
-    `counted`: its tokens are to be counted, so that it needs no `max_tokens`.
+    `counted`: its tokens are to be counted, so that it needs no `max_tokens`, and whoever counts gets what was sent.
     """
     sent = parse_chat_request(body)
     fields = {name: raw for name, raw in sent.fields.items() if memoryview(raw) != _NULL}
@@ -182,7 +182,7 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
         x_user_id=sent.known.x_user_id,
         x_timeout=sent.known.x_timeout,
     )
-    anthropic = sent.fields if is_anthropics(asked.messages) else None
+    anthropic = sent.fields if counted or is_anthropics(asked.messages) else None
     return msgspec.structs.replace(request, known=known, anthropic=anthropic)
 
 

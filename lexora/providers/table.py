@@ -26,6 +26,7 @@ class Provider(NamedTuple):
     the key may be instead. `chat_models` are patterns of the names of its chat models: with them, a key in the
     environment is enough. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
     `prices` are those that it lists, by the names of its models.
+    `counts_tokens`: it counts a prompt's tokens without answering it, in Anthropic's form.
     `continues` are the fields with which it goes on with a last message of the assistant's, None if it does not.
     """
 
@@ -39,6 +40,7 @@ class Provider(NamedTuple):
     continues: Mapping[str, bool] | None = None
     credential_env_too: str | None = None
     prices: Mapping[str, Price] = MappingProxyType({})
+    counts_tokens: bool = False
 
 
 def _prices(provider: str) -> dict[str, Price]:
@@ -51,9 +53,10 @@ PROVIDERS: dict[str, Provider] = {
         "own",
         "http://localhost:8000/v1",
         continues={"continue_final_message": True, "add_generation_prompt": False},
+        counts_tokens=True,
     ),
     "ollama": Provider(OpenAIDialect(renamed=_OLDER_NAME), "own", "http://localhost:11434/v1"),
-    "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}),
+    "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}, counts_tokens=True),
     "openai": Provider(
         _OPENAI,
         "paid",
@@ -73,6 +76,7 @@ PROVIDERS: dict[str, Provider] = {
         base_url_env_lacks_version=True,
         continues={},
         prices=_prices("anthropic"),
+        counts_tokens=True,
     ),
     "gemini": Provider(
         GeminiDialect(),

@@ -16,6 +16,7 @@ ROUTES = {
     ("/v1/chat/completions", "post"),
     ("/chat/completions", "post"),
     ("/v1/messages", "post"),
+    ("/v1/messages/count_tokens", "post"),
     ("/v1/responses", "post"),
     ("/v1/responses/{id}", "get"),
     ("/v1/responses/{id}", "delete"),

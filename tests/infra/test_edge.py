@@ -150,7 +150,7 @@ def test_only_cloudfront_reads_the_bucket(dev: Environment) -> None:
     assert (control["SigningBehavior"], control["SigningProtocol"]) == ("always", "sigv4")
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/messages"])
 def test_chats_go_to_the_streaming_door(dev: Environment, path: str) -> None:
     door = origin(dev, behaviours(dev)[path])
     assert "StreamApi" in text(door["DomainName"])

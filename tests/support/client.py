@@ -80,7 +80,14 @@ def text_of(chunks: list[Any]) -> str:
 class RawChat:
     """One chat request on a socket of its own; `received` is what has been read of the response."""
 
-    def __init__(self, gateway: Listening, fields: Mapping[str, Any], *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Listening,
+        fields: Mapping[str, Any],
+        *,
+        path: bytes = b"/v1/chat/completions",
+        receive_buffer: int | None = None,
+    ) -> None:
         self.received = bytearray()
         self._socket = socket.socket()
         if receive_buffer is not None:
@@ -90,8 +97,8 @@ class RawChat:
         self.port = int(self._socket.getsockname()[1])
         body = json.dumps(chat_body(**fields)).encode()
         self._socket.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"connection: close\r\ncontent-length: %d\r\n\r\n" % (path, len(body)) + body
         )
 
     def read_until(self, mark: bytes) -> bytearray:

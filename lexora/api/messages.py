@@ -108,14 +108,14 @@ class AnthropicErrorEnvelope(msgspec.Struct, tag_field="type", tag="error"):
 
 
 def _messages_doc() -> Doc:
-    from lexora.providers.messages_door_request import MessagesFields
+    from lexora.providers.messages_door_request import MessagesRequest
 
     summary = "The same in the form of Anthropic's Messages API."
-    return Doc(summary, MessagesFields, completes=True, error=AnthropicErrorEnvelope)
+    return Doc(summary, MessagesRequest, completes=True, error=AnthropicErrorEnvelope)
 
 
 def _count_tokens_doc() -> Doc:
-    from lexora.providers.messages_door_request import MessagesFields
+    from lexora.providers.messages_door_request import MessagesRequest
 
     summary = "How many tokens the prompt of such a request has."
-    return Doc(summary, MessagesFields, error=AnthropicErrorEnvelope)
+    return Doc(summary, MessagesRequest, error=AnthropicErrorEnvelope)

@@ -156,8 +156,11 @@ class _System(msgspec.Struct, tag_field="role", tag="system"):
 Message = _User | _Assistant | _System
 
 
-def conversation(messages: Sequence[Message]) -> list[OpenAIMessage]:
-    """OpenAI's messages. Raises InvalidRequest for what cannot be passed on."""
+def conversation(messages: Sequence[Message], *, counted: bool = False) -> list[OpenAIMessage]:
+    """OpenAI's messages. Raises InvalidRequest for what cannot be passed on.
+
+    `counted`: nobody is to answer them, so that they may end with an answer.
+    """
     said: list[OpenAIMessage] = []
     for position, message in enumerate(messages):
         match message:
@@ -169,7 +172,7 @@ def conversation(messages: Sequence[Message]) -> list[OpenAIMessage]:
                 said.append({"role": "user", "content": content})
             case _User(content=list(blocks)):
                 said += _user_messages(blocks, f"messages[{position}]")
-    if said and said[-1]["role"] == "assistant":
+    if said and said[-1]["role"] == "assistant" and not counted:
         where = f"messages[{len(messages) - 1}]"
         raise unsupported(
             where, "Not every model goes on with an answer that is begun for it. End with a user message."

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest, invalid_field, parse_chat_request
+from lexora.core.chat import ChatRequest, Name, Seconds, invalid_field, parse_chat_request
 from lexora.core.errors import InvalidRequest
 from lexora.providers.anthropic_messages import unsupported
 from lexora.providers.messages_door_content import Message, Text, conversation, is_anthropics, system_message
@@ -103,6 +103,16 @@ class MessagesFields(msgspec.Struct):
     context_management: _ContextManagement | None = None
 
 
+class MessagesRequest(MessagesFields):
+    """All that is read of a request: those, and what the gateway reads of any (`x_*` are its own)."""
+
+    model: Name | None = None
+    stream: bool | None = None
+    x_priority: Literal["high", "normal", "low"] | None = None
+    x_user_id: Name | None = None
+    x_timeout: Seconds | None = None
+
+
 _NOT_IN_A_MESSAGE = "Leave it out: a message has no room for what it asks for."
 _REFUSED = {
     "container": "Leave it out: no code is run here.",
@@ -158,7 +168,7 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
         raise InvalidRequest("The field 'max_tokens' is required.", param="max_tokens", code="missing_required_field")
     system = _system(asked.system)
     out: dict[str, Any] = {
-        "messages": [*system, *conversation(asked.messages)],
+        "messages": [*system, *conversation(asked.messages, counted=counted)],
         **_limits(asked),
         **_tools(asked),
         **_output(asked),

@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import httpx2
+import jsonschema
 import pytest
 
 from lexora.adapters.sqlite_keys import SqliteKeys
@@ -161,6 +162,25 @@ def test_what_is_counted_is_what_the_message_then_has(what: str, gateway: Runnin
     assert response.parse().input_tokens == prompt_of(ask(gateway, model="tiny", **fields).parse())
 
 
+def test_a_conversation_that_ends_with_an_answer_is_counted_and_not_gone_on_with(gateway: RunningGateway) -> None:
+    answered = {"model": "tiny", "messages": [HELLO, {"role": "assistant", "content": "Hello."}]}
+    response = count(gateway, **answered)
+    assert response.headers["x-lexora-tokens"] == "counted"
+    assert response.parse().input_tokens > count(gateway, model="tiny").parse().input_tokens
+    with pytest.raises(anthropic.BadRequestError, match="End with a user message"):
+        ask(gateway, **answered)
+
+
+def test_the_betas_of_the_sdk(gateway: RunningGateway) -> None:
+    """As coding agents ask: the same paths with `?beta=true`, and a header."""
+    client = anthropic_sdk(gateway.url).beta.messages
+    fields: dict[str, Any] = {"model": "tiny", "messages": [HELLO], "betas": ["interleaved-thinking-2025-05-14"]}
+    message = client.create(max_tokens=12, **fields)
+    assert message.usage.output_tokens == 12
+    prompt = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+    assert client.count_tokens(**fields).input_tokens == prompt
+
+
 def test_a_prompt_that_is_too_long_for_the_model(gateway: RunningGateway) -> None:
     with pytest.raises(anthropic.BadRequestError, match="exceeds the available context size") as caught:
         ask(gateway, model="tiny", messages=[{"role": "user", "content": "hello world " * 50_000}])
@@ -226,7 +246,7 @@ def test_tools_are_called_plain_and_streamed(upstream: RecordedUpstream, door: R
 
 def test_anthropic_gets_what_was_sent_with_its_betas(upstream: RecordedUpstream, door: RunningGateway) -> None:
     upstream.play([json_response((RECORDED / "anthropic" / "message.json").read_bytes())])
-    fields = {
+    fields: dict[str, Any] = {
         "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
         "thinking": {"type": "enabled", "budget_tokens": 2000},
         "tools": [{**WEATHER, "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
@@ -279,14 +299,20 @@ def test_upstreams_that_count_are_asked_with_the_fields_that_they_take(
 ) -> None:
     # What vLLM 0.25 answers.
     upstream.play([json_response({"input_tokens": 19, "context_management": {"original_input_tokens": 19}})])
-    fields = {
+    fields: dict[str, Any] = {
         "system": "Be brief.",
         "tools": [WEATHER],
         "tool_choice": {"type": "auto"},
         "thinking": {"type": "enabled", "budget_tokens": 2000},
         "output_config": {"effort": "low"},
     }
-    others = {"metadata": {"user_id": "u"}, "stream": True, "top_k": 5, "x_user_id": "u", "x_priority": "high"}
+    others: dict[str, Any] = {
+        "metadata": {"user_id": "u"},
+        "stream": True,
+        "top_k": 5,
+        "x_user_id": "u",
+        "x_priority": "high",
+    }
     response = post(door, COUNT, {"anthropic-beta": "effort-2025-11-24"}, model=model, **fields, **others)
     assert (response.status_code, response.json()) == (200, {"input_tokens": 19})
     assert response.headers["x-lexora-tokens"] == "counted"
@@ -404,6 +430,36 @@ def test_the_sdk_raises_what_it_has_for_each_error(web: httpx2.Client, site: Run
     assert unreachable.value.status_code == 502
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.messages.create(**{**LEAST, "max_tokens": 0})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"model": None, "stream": True, "system": "x", "temperature": 0.5, "anything": {"else": 1}},
+        {"system": [{"type": "text", "text": "x"}], "tool_choice": {"type": "auto"}, "tools": [WEATHER]},
+        {"x_priority": "high", "x_user_id": "a", "x_timeout": 30},
+        {"max_tokens": 0},
+        {"max_tokens": "9"},
+        {"messages": "Hello"},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": 5}]},
+        {"model": 5},
+        {"stream": "yes"},
+        {"thinking": {"type": "enabled"}},
+        {"tool_choice": {"type": "some"}},
+        {"x_priority": "urgent"},
+        {"x_timeout": 0},
+    ],
+)
+def test_the_description_takes_what_the_gateway_takes(fields: dict[str, Any], web: httpx2.Client) -> None:
+    api = web.get("/openapi.json").json()
+    schema = {"$ref": "#/components/schemas/MessagesRequest", "components": api["components"]}
+    body = {**LEAST, "model": "chat", **fields}
+    response = web.post(MESSAGES, json=body)
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) == (response.status_code != 400)
+    errors = api["paths"][MESSAGES]["post"]["responses"]["default"]["content"]["application/json"]["schema"]
+    jsonschema.validate(response.json(), {**errors, "components": api["components"]}, jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def request(**fields: Any) -> Any:
 
 def sent(**fields: Any) -> dict[str, Any]:
     """The body that goes out for `fields`, once the SDK's types have found nothing wrong or unknown in it."""
-    path, body = DIALECT.chat_request(request(**fields), "claude-sonnet-5-5")
+    path, body, _ = DIALECT.chat_request(request(**fields), "claude-sonnet-5-5")
     assert path == "/messages"
     out: dict[str, Any] = json.loads(body)
     known = {name: value for name, value in out.items() if name not in SAMPLING}

@@ -34,7 +34,7 @@ def request(**fields: Any) -> Any:
 
 def sent(model: str = FLASH, **fields: Any) -> dict[str, Any]:
     """The body that goes out for `fields`, once the SDK's types have found nothing wrong or unknown in it."""
-    path, body = DIALECT.chat_request(request(**fields), model)
+    path, body, _ = DIALECT.chat_request(request(**fields), model)
     assert path == f"/models/{model}:generateContent"
     out: dict[str, Any] = json.loads(body)
     for content in [*out["contents"], *([out["systemInstruction"]] if "systemInstruction" in out else [])]:

@@ -47,7 +47,7 @@ def text_chunk(text: str | None = "a", finish: str | None = None, index: int = 0
 
 
 def sent(**fields: Any) -> dict[str, Any]:
-    path, body = DIALECT.chat_request(request(**fields), "up")
+    path, body, _ = DIALECT.chat_request(request(**fields), "up")
     assert path == "/chat/completions"
     found: dict[str, Any] = json.loads(body)
     return found

@@ -156,16 +156,18 @@ class _System(msgspec.Struct, tag_field="role", tag="system"):
 Message = _User | _Assistant | _System
 
 
-def conversation(messages: Sequence[Message], *, counted: bool = False) -> list[OpenAIMessage]:
-    """OpenAI's messages. Raises InvalidRequest for what cannot be passed on.
+def conversation(
+    messages: Sequence[Message], system: Sequence[OpenAIMessage] = (), *, counted: bool = False
+) -> list[OpenAIMessage]:
+    """OpenAI's messages, after the system prompt. Raises InvalidRequest for what cannot be passed on.
 
     `counted`: nobody is to answer them, so that they may end with an answer.
     """
-    said: list[OpenAIMessage] = []
+    said = [*system]
     for position, message in enumerate(messages):
         match message:
             case _System(content=content):
-                said.append(system_message(content))
+                _add_system(said, system_message(content))
             case _Assistant(content=content):
                 said.append(_assistant_message(content))
             case _User(content=str(content)):
@@ -190,6 +192,25 @@ def system_message(content: str | Sequence[Text]) -> OpenAIMessage:
     """One text: not every model's template takes parts in a system message."""
     text = content if isinstance(content, str) else "\n".join(block.text for block in content)
     return {"role": "system", "content": text}
+
+
+def _add_system(said: list[OpenAIMessage], message: OpenAIMessage) -> None:
+    """Many models' templates take one system message, and only as the first: later ones go into what the user says,
+    marked as coding agents mark them there.
+    """
+    text = message["content"]
+    if not said:
+        said.append(message)
+    elif (last := said[-1])["role"] == "system":
+        last["content"] += f"\n{text}"
+    else:
+        reminder = f"<system-reminder>\n{text}\n</system-reminder>"
+        if last["role"] != "user":
+            said.append({"role": "user", "content": reminder})
+        elif isinstance(last["content"], str):
+            last["content"] += f"\n\n{reminder}"
+        else:
+            last["content"].append(_text(reminder))
 
 
 def _assistant_message(content: str | Sequence[Text | _Thinking | _RedactedThinking | _ToolUse]) -> OpenAIMessage:

@@ -166,9 +166,8 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
         raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
     if asked.max_tokens is None and not counted:
         raise InvalidRequest("The field 'max_tokens' is required.", param="max_tokens", code="missing_required_field")
-    system = _system(asked.system)
     out: dict[str, Any] = {
-        "messages": [*system, *conversation(asked.messages, counted=counted)],
+        "messages": conversation(asked.messages, _system(asked.system), counted=counted),
         **_limits(asked),
         **_tools(asked),
         **_output(asked),

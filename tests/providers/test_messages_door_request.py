@@ -269,8 +269,7 @@ def test_a_conversation_with_tools() -> None:
         },
         {"role": "tool", "tool_call_id": "toolu_1", "content": "Rain"},
         {"role": "tool", "tool_call_id": "toolu_2", "content": "Error: no\nclock"},
-        {"role": "user", "content": "And?"},
-        {"role": "system", "content": "Be quick."},
+        {"role": "user", "content": "And?\n\n<system-reminder>\nBe quick.\n</system-reminder>"},
         {
             "role": "assistant",
             "content": None,
@@ -284,6 +283,31 @@ def test_a_conversation_with_tools() -> None:
         {"role": "assistant", "content": "So."},
         HELLO,
     ]
+
+
+def test_there_is_one_system_message_and_it_is_the_first() -> None:
+    """What Claude Code sends, and what templates such as Qwen's refuse otherwise."""
+    later = "<system-reminder>\nBe quick.\n</system-reminder>"
+    quick = {"role": "system", "content": "Be quick."}
+    system = {"role": "system", "content": "Be brief."}
+    assert sent(system="Be brief.", messages=[HELLO, quick])["messages"] == [
+        system,
+        {"role": "user", "content": f"Hello\n\n{later}"},
+    ]
+    said = sent_messages(user(text("See"), {"type": "image", "source": PNG}), quick)
+    assert [part["type"] for part in said[0]["content"]] == ["text", "image_url", "text"]
+    assert said[0]["content"][2]["text"] == later
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "now", "input": {}}]}
+    result = user({"type": "tool_result", "tool_use_id": "t", "content": "noon"})
+    assert sent_messages(HELLO, call, result, quick)[2:] == [
+        {"role": "tool", "tool_call_id": "t", "content": "noon"},
+        {"role": "user", "content": later},
+    ]
+    assert sent(system="Be brief.", messages=[quick, HELLO])["messages"] == [
+        {"role": "system", "content": "Be brief.\nBe quick."},
+        HELLO,
+    ]
+    assert sent_messages(quick, HELLO) == [quick, HELLO]
 
 
 def test_images_and_documents() -> None:

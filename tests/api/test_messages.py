@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,3 +293,9 @@ def test_a_script_of_a_site_that_is_configured_may_ask(path: str, web: httpx2.Cl
     assert allowed["access-control-allow-headers"] == asked
     exposed = web.post(path, json={**LEAST, "messages": [KNOWN]}, headers={"origin": APP}).headers
     assert {"request-id", "x-lexora-tokens"} <= set(exposed["access-control-expose-headers"].split(", "))
+
+
+def test_the_cold_start_of_a_function_goes_without_this_door() -> None:
+    names = "[name for name in sys.modules if name.startswith('lexora.providers.messages_door')]"
+    code = f"import sys, lexora.entry.aws, lexora.api.app; print({names})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

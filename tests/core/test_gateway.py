@@ -34,7 +34,7 @@ class Nobody:
         self.asked.append(deployment.model)
         raise UpstreamUnreachable("nobody is there")
 
-    stream = complete
+    stream = count_tokens = complete
 
 
 def routes(*models: str) -> Routes:
@@ -106,3 +106,15 @@ def test_a_prepared_answer_needs_no_refresh(refreshed: Refreshed) -> None:
     answer = asyncio.run(refreshed.gateway.prepared(request, Record("id", 1.0, "chat.completions")))
     assert answer is not None
     assert (answer.text, refreshed.looks) == ("prepared", 0)
+
+
+@pytest.mark.parametrize("up", [None, True, False])
+def test_a_server_that_is_known_to_be_down_is_not_asked_to_count(refreshed: Refreshed, up: bool | None) -> None:
+    """Whoever asks need not wait to hear it: a count that cannot be had is estimated."""
+    gateway = refreshed.gateway
+    (deployment,) = gateway.setup.routes.models["a"].deployments
+    gateway.traffic.lanes.of(deployment).up = up
+    request = parse_chat_request(b'{"model": "a", "messages": [{"role": "user", "content": "known"}]}')
+    tokens, counted = asyncio.run(gateway.count_tokens(request, ANYBODY, Record("id", 1.0, "messages.count_tokens")))
+    assert (tokens > 0, counted) == (True, False)
+    assert refreshed.upstream.asked == ([] if up is False else ["up-a"])

@@ -28,7 +28,7 @@ run: $(VENV)/service ## start the gateway; HOST, PORT, CONFIG=file.yaml, MODEL=f
 reload: $(VENV)/service ## make the running gateway read its config and prepared answers again; CONFIG, DATA
 	@$(VENV)/bin/lexora reload $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATA),--data '$(DATA)')
 
-test: $(VENV)/dev $(VENV)/cdk lint ## check and test, in a few minutes
+test: $(VENV)/dev $(VENV)/cdk $(VENV)/node-sdks lint ## check and test, in a few minutes
 	$(VENV)/bin/python -m pytest -q -m 'not slow'
 
 test-all: test ## the tests that take longer as well
@@ -89,11 +89,11 @@ lock: ## pin every dependency again, with hashes
 	$(LOCK) --universal --python-version 3.11 --extra cdk -c requirements-dev.txt -o requirements-cdk.txt
 	$(LOCK_LAMBDA) --extra aws -o requirements-lambda.txt
 	$(LOCK_LAMBDA) --extra aws --extra jwt -o requirements-lambda-jwt.txt
-	PATH="$(CURDIR)/$(VENV)-lock/bin:$$PATH" npm install --package-lock-only --omit-lockfile-registry-resolved \
-		--no-audit --no-fund
+	for folder in . tests/node; do PATH="$(CURDIR)/$(VENV)-lock/bin:$$PATH" npm install --prefix $$folder \
+		--package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund || exit; done
 
 clean: ## remove what was installed and built, but no data
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-bench-lambda $(VENV)-lock bench/build *.egg-info node_modules cdk.out
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-bench-lambda $(VENV)-lock bench/build *.egg-info node_modules tests/node/node_modules cdk.out
 
 # The stamps say which lock file an environment was made from.
 $(VENV)/bin/pip:
@@ -122,6 +122,11 @@ $(VENV)/aws: requirements-cdk.txt $(VENV)/service
 $(VENV)/cdk: package.json package-lock.json $(VENV)/aws
 	@echo "installing the CDK's command line into node_modules (once)" >&2
 	@PATH="$(abspath $(VENV)/bin):$$PATH" npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(VENV)/node-sdks: tests/node/package.json tests/node/package-lock.json $(VENV)/dev
+	@echo "installing the SDKs for Node that the tests drive (once)" >&2
+	@PATH="$(abspath $(VENV)/bin):$$PATH" npm ci --prefix tests/node --silent --no-audit --no-fund
 	@touch $@
 
 # What the functions have, and the packages of their peer.

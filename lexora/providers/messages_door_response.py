@@ -29,19 +29,22 @@ class Usage(msgspec.Struct):
     completion_tokens_details: _CompletionDetails | None = None
 
     def wire(self) -> dict[str, Any]:
-        """Anthropic's: it counts cached tokens beside `input_tokens`, OpenAI inside `prompt_tokens`."""
+        """That of Anthropic's streams: it counts cached tokens beside `input_tokens`, OpenAI inside `prompt_tokens`."""
         prompt = self.prompt_tokens_details or _PromptDetails()
         read, written = prompt.cached_tokens or 0, prompt.cache_write_tokens or 0
-        usage: dict[str, Any] = {
+        thinking = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
+        return {
             "input_tokens": max(0, (self.prompt_tokens or 0) - read - written),
             "cache_creation_input_tokens": written,
             "cache_read_input_tokens": read,
             "output_tokens": self.completion_tokens or 0,
+            "output_tokens_details": {"thinking_tokens": thinking} if thinking else None,
+            "server_tool_use": None,
         }
-        thinking = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
-        if thinking:
-            usage["output_tokens_details"] = {"thinking_tokens": thinking}
-        return usage
+
+    def of_message(self) -> dict[str, Any]:
+        """That of Anthropic's messages."""
+        return {**self.wire(), "cache_creation": None, "inference_geo": None, "service_tier": None}
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -123,7 +126,7 @@ def message(request: ChatRequest, body: bytes, record_id: str) -> bytes:
     usage = answer.usage or estimated(request, estimate_tokens(f"{thinking or ''}{text or ''}"))
     ended = stopped(choice.finish_reason, choice.stop_reason, calls=bool(calls), refused=bool(said.refusal))
     head = message_head(record_id, answer.model or request.known.model or "")
-    return _encode({**head, "content": content, **ended, "usage": usage.wire()})
+    return _encode({**head, "content": content, **ended, "usage": usage.of_message()})
 
 
 def text_of(content: Content) -> str:
@@ -133,7 +136,7 @@ def text_of(content: Content) -> str:
 
 
 def message_head(record_id: str, model: str) -> dict[str, Any]:
-    return {"id": f"msg_{record_id}", "type": "message", "role": "assistant", "model": model}
+    return {"id": f"msg_{record_id}", "type": "message", "role": "assistant", "model": model, "container": None}
 
 
 def text_block(text: str) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def text_block(text: str) -> dict[str, Any]:
 
 
 def tool_block(call_id: str, name: str, arguments: dict[str, Raw]) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments, "caller": {"type": "direct"}}
 
 
 def tool_id(record_id: str, position: int) -> str:

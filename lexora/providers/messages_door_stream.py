@@ -145,7 +145,8 @@ class MessageStream:
             self._close(out)
         usage = self._usage or estimated(self._request, self._pieces)
         ended = stopped(self._finish_reason, self._stop_reason, calls=self._called > 0, refused=self._refused)
-        out.append(_event({"type": "message_delta", "delta": ended, "usage": usage.wire()}))
+        delta = {**ended, "container": None}
+        out.append(_event({"type": "message_delta", "delta": delta, "usage": usage.wire()}))
         out.append(_event({"type": "message_stop"}))
         return b"".join(out)
 
@@ -192,7 +193,7 @@ class MessageStream:
             "stop_reason": None,
             "stop_sequence": None,
             "stop_details": None,
-            "usage": (self._usage or Usage()).wire(),
+            "usage": (self._usage or Usage()).of_message(),
         }
         out.append(_event({"type": "message_start", "message": message}))
 

@@ -20,9 +20,7 @@ _REPEATED: dict[str, Any] = {
     "metadata": {},
     "parallel_tool_calls": True,
     "previous_response_id": None,
-    "prompt_cache_key": None,
     "reasoning": {"effort": None, "summary": None},
-    "safety_identifier": None,
     "service_tier": None,
     "temperature": None,
     "text": {"format": {"type": "text"}},
@@ -31,8 +29,9 @@ _REPEATED: dict[str, Any] = {
     "top_logprobs": 0,
     "top_p": None,
     "truncation": "disabled",
-    "user": None,
 }
+# The same, of those that cannot be null.
+_REPEATED_IF_SAID = ("prompt_cache_key", "safety_identifier", "user")
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 # The codes that a failed response may have, by the status of the error; others are `server_error`.
 _CODE = {400: "invalid_prompt", 413: "invalid_prompt", 422: "invalid_prompt", 429: "rate_limit_exceeded"}
@@ -180,15 +179,15 @@ class Answer:
         output: list[dict[str, Any]] | None = None,
         usage: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        return {
+        response = {
             **self._facts,
             "status": status,
             "completed_at": completed_at,
             "error": error,
             "incomplete_details": incomplete_details,
             "output": output or [],
-            "usage": usage,
         }
+        return response if usage is None else {**response, "usage": usage}
 
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -197,6 +196,7 @@ _object = msgspec.json.Decoder(dict[str, Raw]).decode
 def _repeated(asked: Asked) -> dict[str, Any]:
     known, fields = asked
     repeated: dict[str, Any] = {name: fields.get(name, default) for name, default in _REPEATED.items()}
+    repeated |= {name: fields[name] for name in _REPEATED_IF_SAID if name in fields}
     if known.reasoning is not None:
         repeated["reasoning"] = {**_REPEATED["reasoning"], **_object(fields["reasoning"])}
     if known.text is not None:

@@ -1,4 +1,4 @@
-"""What clients of Anthropic's API are answered, held against the types of Anthropic's SDK."""
+"""What clients of Anthropic's API are answered, held against Anthropic's schema and the types of its SDK."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ from lexora.providers.messages_door import MessagesDoor
 from lexora.providers.openai import OpenAIDialect
 from lexora.providers.sse import EventDecoder, event
 from tests.support import recorded
+from tests.support.published import check
 
 DOOR = MessagesDoor()
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -62,6 +63,7 @@ def answered(body: Any) -> dict[str, Any]:
     out = DOOR.completion(request(), data, "r1")
     nothing_unknown(wire.Message.model_validate_json(out, strict=True))
     message: dict[str, Any] = json.loads(out)
+    check("anthropic", "Message", message)
     return message
 
 
@@ -75,7 +77,11 @@ def call(arguments: str, **fields: Any) -> dict[str, Any]:
 
 
 TEXT = {"type": "text", "text": "Hi", "citations": None}
-TOOL_USE = {"type": "tool_use", "id": "call_1", "name": "f", "input": {"a": [1.0]}}
+DIRECT = {"type": "direct"}
+TOOL_USE = {"type": "tool_use", "id": "call_1", "name": "f", "input": {"a": [1.0]}, "caller": DIRECT}
+NOT_COUNTED = {"output_tokens_details": None, "server_tool_use": None}
+# What gets lost on the way through a chat completion, or was never there.
+NOT_KNOWN = {"cache_creation": None, "inference_geo": None, "service_tier": None}
 
 
 def test_a_message() -> None:
@@ -88,11 +94,14 @@ def test_a_message() -> None:
         "stop_reason": "end_turn",
         "stop_sequence": None,
         "stop_details": None,
+        "container": None,
         "usage": {
             "input_tokens": 7,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 3,
+            **NOT_COUNTED,
+            **NOT_KNOWN,
         },
     }
 
@@ -154,6 +163,8 @@ def test_cached_and_reasoning_tokens() -> None:
         "cache_read_input_tokens": 60,
         "output_tokens": 50,
         "output_tokens_details": {"thinking_tokens": 20},
+        "server_tool_use": None,
+        **NOT_KNOWN,
     }
 
 
@@ -182,10 +193,10 @@ def test_what_anthropics_servers_say_comes_back_as_they_said_it(name: str) -> No
     body = (RECORDED / "anthropic" / name).read_bytes()
     said = json.loads(body)
     message = answered(AnthropicDialect().completion(body).body)
-    shown = [{k: v for k, v in block.items() if v is not None} for block in message["content"]]
+    shown = [{k: v for k, v in block.items() if v not in (None, DIRECT)} for block in message["content"]]
     assert shown == said["content"]
     assert message["stop_reason"] == said["stop_reason"]
-    counted = {k: v for k, v in said["usage"].items() if k in message["usage"]}
+    counted = {k: v for k, v in said["usage"].items() if k in message["usage"].keys() - NOT_KNOWN}
     assert counted.items() <= message["usage"].items()
 
 
@@ -236,6 +247,7 @@ class Read:
             if kind not in KINDS:
                 assert kind in ("ping", "error")
                 continue
+            check("anthropic", "MessageStreamEvent", said)
             validated = EVENT.validate_json(json.dumps(said), strict=True)
             nothing_unknown(validated)
             self.message = accumulate_event(event=validated, current_snapshot=self.message, json_bufs=bufs)
@@ -281,7 +293,7 @@ def piece(index: int | None, arguments: str | None, **function: Any) -> bytes:
 
 
 def tool_use(call_id: str, name: str, **arguments: Any) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments, "caller": DIRECT}
 
 
 FINISH = recorded.finish("tool_calls")
@@ -304,11 +316,14 @@ def test_a_stream() -> None:
         "stop_reason": None,
         "stop_sequence": None,
         "stop_details": None,
+        "container": None,
         "usage": {
             "input_tokens": 0,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 0,
+            **NOT_COUNTED,
+            **NOT_KNOWN,
         },
     }
     assert read.events == [
@@ -324,12 +339,13 @@ def test_a_stream() -> None:
         {"type": "content_block_stop", "index": 0},
         {
             "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None, "stop_details": None},
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "container": None},
             "usage": {
                 "input_tokens": 7,
                 "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 0,
                 "output_tokens": 2,
+                **NOT_COUNTED,
             },
         },
         {"type": "message_stop"},
@@ -576,6 +592,7 @@ def test_errors(error: LexoraError, status: int, kind: str) -> None:
     assert found == status
     assert json.loads(body) == {"type": "error", "error": {"type": kind, "message": "x"}, "request_id": "r1"}
     if status != 413:  # which Anthropic's servers never see
+        check("anthropic", "ErrorResponse", json.loads(body))
         ErrorResponse.model_validate_json(body, strict=True)
 
 

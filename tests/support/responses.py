@@ -7,6 +7,8 @@ import msgspec
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from tests.support.published import check
+
 # Required by OpenAI's schema, nullable or not; its SDK would not miss those that may be null.
 REQUIRED = {
     *("id", "object", "created_at", "error", "incomplete_details", "instructions", "metadata", "model", "output"),
@@ -20,6 +22,7 @@ def checked_response(data: Any) -> dict[str, Any]:
     """A response object that OpenAI's SDK takes in every part."""
     body: dict[str, Any] = msgspec.json.decode(data) if isinstance(data, bytes) else data
     assert body.keys() >= REQUIRED
+    check("openai", "Response", body)
     Response.model_validate(body)
     assert len({item["id"] for item in body["output"]}) == len(body["output"])
     return body
@@ -41,6 +44,7 @@ def checked_events(frames: bytes) -> list[dict[str, Any]]:
     """The events of a whole stream: valid, numbered, in order, and of one mind about what was said."""
     events = events_of(frames)
     for event in events:
+        check("openai", "ResponseStreamEvent", event)
         _EVENT.validate_python(event)
         if "response" in event:
             checked_response(event["response"])

@@ -30,7 +30,7 @@ class _Mapped(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    thinking: Raw | None = None
+    thinking: dict[str, Raw] | None = None
     reasoning_effort: openai.Effort | None = None
     response_format: openai.Format | None = None
     tools: list[openai.Tool] | None = None

@@ -24,6 +24,7 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 # What they call the providers whose names differ from ours.
 _PROVIDERS = {
+    "bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
     "gemini": "gcp.gemini",
     "mistral": "mistral_ai",

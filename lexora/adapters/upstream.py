@@ -3,23 +3,32 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import continued
-from lexora.core.errors import CannotContinue, UpstreamBroken, UpstreamError, UpstreamRefused, UpstreamTimeout
+from lexora.core.errors import (
+    CannotContinue,
+    CredentialMissing,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from lexora.core.model_map import Deployment
 from lexora.core.ports import Credentials, SoFar
 from lexora.core.record import Record
 from lexora.core.usage import Usage
-from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent, Outgoing
+from lexora.providers.dialect import ChunkReader, Completion, Decoder, MalformedEvent, Outgoing
 from lexora.providers.errors import refused
-from lexora.providers.sse import EventDecoder, EventTooLarge
-from lexora.providers.table import PROVIDERS
+from lexora.providers.sigv4 import Identity
+from lexora.providers.sse import EventTooLarge
+from lexora.providers.table import PROVIDERS, Provider, Sign
 from lexora.providers.token_count import count_request, counted
 
 _LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n"
@@ -35,12 +44,13 @@ class _Target(NamedTuple):
     """A deployment, worked out for sending."""
 
     deployment: Deployment
-    dialect: Dialect
+    provider: Provider
     origin: Origin
     path: bytes
     query: str
     headers: bytes
     secrets: tuple[str, ...]  # what is in the headers and in no error message
+    signature: Callable[[str, bytes], bytes] | None  # more headers, for a path and a body
 
 
 def _retry_after(response: Response) -> float | None:
@@ -58,15 +68,21 @@ def _retry_after(response: Response) -> float | None:
 class HttpUpstream:
     """The port `Upstream` over HTTP. A secret that a provider does not take (401) is looked up again, once a call.
 
-    `trace` gives the `traceparent` that an upstream is told (https://www.w3.org/TR/trace-context/), if any.
+    `trace` gives the `traceparent` that an upstream is told (https://www.w3.org/TR/trace-context/), if any. `identity`
+    says who signs, where requests are signed; it raises CredentialMissing.
     """
 
     def __init__(
-        self, client: HttpClient, credentials: Credentials, trace: Callable[[Record], str] | None = None
+        self,
+        client: HttpClient,
+        credentials: Credentials,
+        trace: Callable[[Record], str] | None = None,
+        identity: Callable[[], Identity] | None = None,
     ) -> None:
         self._client = client
         self._credentials = credentials
         self._trace = trace
+        self._identity = identity
         self._targets: dict[int, _Target] = {}
 
     async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
@@ -132,8 +148,9 @@ class HttpUpstream:
             response.close()
         try:
             if response.status != 200:
-                raise refused(response.status, body, retry_after=_retry_after(response))
-            return target.dialect.completion(body)
+                raise _refused(response, body)
+            completion = target.provider.dialect.completion(body)
+            return completion if target.provider.says_model else completion.named(target.deployment.model)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None
 
@@ -146,10 +163,9 @@ class HttpUpstream:
         )
         try:
             if response.status != 200:
-                body = await response.read()
-                raise refused(response.status, body, retry_after=_retry_after(response))
+                raise _refused(response, await response.read())
             if response.header(b"content-type").startswith(b"application/json"):
-                target.dialect.completion(await response.read())  # raises what it says, if it is an error
+                target.provider.dialect.completion(await response.read())  # raises what it says, if it is an error
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
         except UpstreamRefused as error:
             response.close()
@@ -157,7 +173,10 @@ class HttpUpstream:
         except BaseException:
             response.close()
             raise
-        return HttpChunkStream(response, target.dialect.chunk_reader(request), target.secrets)
+        reader = target.provider.dialect.chunk_reader(request)
+        if not target.provider.says_model:
+            reader.model = target.deployment.model
+        return HttpChunkStream(response, target.provider.decoder(), reader, target.secrets)
 
     async def _count(self, target: _Target, request: ChatRequest, record: Record) -> int:
         response = await self._client.send(
@@ -174,18 +193,19 @@ class HttpUpstream:
         return counted(body)
 
     def _chat(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
-        return self._post(target, target.dialect.chat_request(request, target.deployment.model), record)
+        return self._post(target, target.provider.dialect.chat_request(request, target.deployment.model), record)
 
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
         path, body, headers = outgoing
         if target.query:
             path = f"{path}{'&' if '?' in path else '?'}{target.query}"
         trace = self._trace(record) if self._trace else ""
-        return b"POST %b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+        return b"POST %b%b HTTP/1.1\r\n%b%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,
             path.encode(),
             target.headers,
             headers,
+            target.signature(path, body) if target.signature else b"",
             record.request_id.encode(),
             b"traceparent: %b\r\n" % trace.encode() if trace else b"",
             len(body),
@@ -216,24 +236,41 @@ class HttpUpstream:
         tls = url.scheme == "https"
         return _Target(
             deployment,
-            provider.dialect,
+            provider,
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),
             urlencode(deployment.query),
-            "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
+            _lines(headers),
             tuple(secrets.values()),
+            partial(self._signature, provider.sign, headers, url.path)
+            if provider.sign and deployment.credential is None
+            else None,
         )
+
+    def _signature(self, sign: Sign, headers: Mapping[str, str], base_path: str, path: str, body: bytes) -> bytes:
+        if self._identity is None:
+            raise CredentialMissing("Requests to AWS cannot be signed here.")
+        return _lines(sign(self._identity(), headers, base_path + path, body, now=time.time()))
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
+
+
+def _refused(response: Response, body: bytes) -> UpstreamRefused:
+    kind = response.header(b"x-amzn-errortype").decode("latin-1")
+    return refused(response.status, body, retry_after=_retry_after(response), kind=kind)
 
 
 class HttpChunkStream:
     """The port `ChunkStream` over one HTTP response."""
 
-    def __init__(self, response: Response, reader: ChunkReader, secrets: tuple[str, ...]) -> None:
+    def __init__(self, response: Response, decoder: Decoder, reader: ChunkReader, secrets: tuple[str, ...]) -> None:
         self.malformed = 0
         self._response = response
         self._reader = reader
         self._secrets = secrets
-        self._decoder = EventDecoder()
+        self._decoder = decoder
         self.ended = False
         self._failure: UpstreamError | None = None
         self._token_timer: asyncio.TimerHandle | None = None

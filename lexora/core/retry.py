@@ -20,7 +20,7 @@ from lexora.core.errors import (
 _OVERFLOW_CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
 _OVERFLOW_WORDS = (
     *("maximum context length", "prompt is too long", "context size", "context window", "max_model_len"),
-    "exceeds the maximum number of tokens",
+    *("exceeds the maximum number of tokens", "input is too long"),
 )
 # The deployment's credential, account or model name is wrong: no client is to blame, and no second try helps.
 _MISCONFIGURED = {401, 402, 403, 404}

@@ -22,6 +22,7 @@ import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
 from lexora.adapters.dynamodb_keys import DynamoKeys
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from lexora.core.model_map import Deployment
     from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, SoFar, Upstream
     from lexora.core.record import Record
+    from lexora.providers.sigv4 import Identity
 
 # API Gateway takes no more than 10 MB, and Lambda 6 MB: a larger body does not come this far.
 MAX_BODY_BYTES = 10 * 1024 * 1024
@@ -155,6 +157,21 @@ class _Aws:
             raise CredentialMissing(f"The key {name} is not set. Set it with: {how}")
         return secret
 
+    def identity(self) -> Identity:
+        """Who signs requests to AWS: the function's role, whose keys are renewed. Raises CredentialMissing."""
+        from lexora.providers.sigv4 import Identity
+
+        try:
+            found = self._session.get_credentials()
+            keys = found.get_frozen_credentials() if found else None
+        except BotoCoreError as error:
+            log.error("the function's role has no keys: %s", error)  # noqa: TRY400 - not a bug
+            keys = None
+        if keys is None:
+            raise CredentialMissing("The gateway's role has no keys at the moment. Try again soon.", headers=SOON)
+        region = self._session.get_config_variable("region") or ""
+        return Identity(keys.access_key, keys.secret_key, keys.token or "", region)
+
 
 class _LazyUpstream:
     """The port `Upstream`, put together at the first call."""
@@ -167,7 +184,7 @@ class _LazyUpstream:
         from lexora.adapters.http_client import HttpClient
         from lexora.adapters.upstream import HttpUpstream
 
-        return HttpUpstream(HttpClient(), self._aws.credential)
+        return HttpUpstream(HttpClient(), self._aws.credential, identity=self._aws.identity)
 
     async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
         return await self._upstream.complete(deployment, request, record)

@@ -54,7 +54,7 @@ from lexora.entry.policies import circuit_rules, limit_rules, queue_rules, retry
 from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
 from lexora.entry.server import create_server
-from lexora.entry.upstreams import credential_of, find_upstreams
+from lexora.entry.upstreams import aws_identity, credential_of, find_upstreams
 
 KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
 LOOK_AGAIN_SECONDS = 5.0
@@ -171,7 +171,7 @@ class _Local:
                 return outgoing_traceparent(record.request_id, record.trace_parent)
 
         self._ledger = BatchedLedger(sinks, journal)
-        self._upstream = HttpUpstream(self._client, credential_of, trace)
+        self._upstream = HttpUpstream(self._client, credential_of, trace, aws_identity)
         # A name of its own on loopback is that of a proxy or tunnel, through which others come.
         self._exposed = self._address not in LOOPBACK or bool(settings.server.allowed_hosts)
         self._auth = create_auth(settings.auth, self._keys, exposed=self._exposed)

@@ -12,12 +12,13 @@ import msgspec
 from pydantic import ValidationError
 
 from lexora.adapters.http_client import HttpClient, Origin
-from lexora.core.errors import UpstreamError, UpstreamUnreachable
+from lexora.core.errors import CredentialMissing, UpstreamError, UpstreamUnreachable
 from lexora.core.model_map import Deployment, ModelMap, Route, listed_price
 from lexora.core.routing import Routes, Wildcard
 from lexora.entry.config import Backend, Settings
 from lexora.entry.errors import ConfigError
 from lexora.providers.dialect import NOT_JSON
+from lexora.providers.sigv4 import Identity, region_of
 from lexora.providers.table import PROVIDERS
 
 PROBE_SECONDS = 1.0
@@ -207,7 +208,31 @@ def credential_of(reference: str, *, fresh: bool = False) -> str:  # noqa: ARG00
     return os.environ.get(name) or os.environ.get(_ALSO.get(name) or "", "")
 
 
+def aws_identity() -> Identity:
+    """Who signs requests to AWS, by the variables that AWS's own programs read. Raises CredentialMissing."""
+    environ = os.environ
+    key_id, secret = environ.get("AWS_ACCESS_KEY_ID", ""), environ.get("AWS_SECRET_ACCESS_KEY", "")
+    if not (key_id and secret):
+        how = "set them, or name an API key of Bedrock: `credential: env:AWS_BEARER_TOKEN_BEDROCK`"
+        raise CredentialMissing(f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set; {how}")
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION", "")
+    return Identity(key_id, secret, environ.get("AWS_SESSION_TOKEN", ""), region)
+
+
+def _require_identity(place: str, deployment: Deployment) -> None:
+    try:
+        identity = aws_identity()
+    except CredentialMissing as error:
+        raise ConfigError(f"{place}: {error.message}") from None
+    if not all(text.isascii() and text.isprintable() for text in identity):
+        raise ConfigError(f"{place}: AWS's variables hold a line break or another character that no key has")
+    if not (region_of(urlsplit(deployment.base_url).netloc) or identity.region):
+        raise ConfigError(f"{place}.base_url: it names no region of AWS; set AWS_REGION")
+
+
 def _require_credentials(place: str, deployment: Deployment) -> None:
+    if PROVIDERS[deployment.provider].sign and deployment.credential is None:
+        _require_identity(place, deployment)
     for reference in deployment.references:
         credential = credential_of(reference)
         where = f"{place}.{'credential' if reference == deployment.credential else 'headers'}: " if place else ""

@@ -14,11 +14,17 @@ from lexora.core.errors import InvalidRequest
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+class _Part(msgspec.Struct, tag_field="type", kw_only=True):
+    """`cache_control` is Anthropic's, which clients write on parts and tools by wide custom."""
+
+    cache_control: Any = None
+
+
+class TextPart(_Part, tag="text"):
     text: str
 
 
-class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+class RefusalPart(_Part, tag="refusal"):
     refusal: str
 
 
@@ -28,7 +34,7 @@ class ImageUrl(msgspec.Struct):
     url: str
 
 
-class ImagePart(msgspec.Struct, tag_field="type", tag="image_url"):
+class ImagePart(_Part, tag="image_url"):
     image_url: ImageUrl
 
 
@@ -36,7 +42,7 @@ class File(msgspec.Struct):
     file_data: str | None = None
 
 
-class FilePart(msgspec.Struct, tag_field="type", tag="file"):
+class FilePart(_Part, tag="file"):
     file: File
 
 
@@ -45,7 +51,7 @@ class Audio(msgspec.Struct):
     format: str
 
 
-class AudioPart(msgspec.Struct, tag_field="type", tag="input_audio"):
+class AudioPart(_Part, tag="input_audio"):
     input_audio: Audio
 
 
@@ -83,6 +89,7 @@ class UserMessage(msgspec.Struct, tag_field="role", tag="user"):
 class AssistantMessage(msgspec.Struct, tag_field="role", tag="assistant"):
     content: str | list[TextPart | RefusalPart] | None = None
     refusal: str | None = None
+    thinking_blocks: Any = None  # LiteLLM's name for what the model wants to see again
     tool_calls: list[ToolCall] | None = None
     name: str | None = None
     audio: Any = None
@@ -111,6 +118,7 @@ class ToolFunction(msgspec.Struct):
 class Tool(msgspec.Struct):
     type: Literal["function"]
     function: ToolFunction
+    cache_control: Any = None
 
 
 class _Named(msgspec.Struct):

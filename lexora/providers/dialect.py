@@ -25,6 +25,12 @@ class Completion(msgspec.Struct):
     model: str
     usage: Usage | None
 
+    def named(self, model: str) -> "Completion":
+        """The same with this model in it."""
+        fields = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        body = msgspec.json.encode({**fields, "model": model})
+        return Completion(body, self.id, model, self.usage)
+
 
 class MalformedEvent(Exception):
     """An event of a stream that is not the JSON object it should be."""
@@ -55,6 +61,18 @@ class Transcript:
     def text(self) -> str | None:
         """None if it cannot be gone on with."""
         return "".join(self._pieces) if self._left >= 0 else None
+
+
+class Decoder(Protocol):
+    """Cuts the body of a stream into events. Raises EventTooLarge, and UpstreamBroken for what cannot be cut."""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of every event that `piece` completes."""
+        ...
+
+    def finish(self) -> list[bytes]:
+        """The data of a last event that the body's end completes."""
+        ...
 
 
 class ChunkReader(Protocol):

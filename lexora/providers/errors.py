@@ -26,21 +26,37 @@ STATUS_OF_TYPE = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+# What AWS says with 403 or 400 of keys, tokens and signatures that it does not take, as others say 401.
+_AWS_CREDENTIAL = {
+    *("UnrecognizedClientException", "InvalidSignatureException", "IncompleteSignatureException"),
+    *("ExpiredTokenException", "ExpiredToken", "MissingAuthenticationTokenException", "InvalidClientTokenId"),
+}
+_AWS_KEY_INVALID = "Authentication failed"  # of an API key of Bedrock's
 _LONGEST_MESSAGE = 2_000
 
 
-def refused(status: int, body: bytes, *, retry_after: float | None = None) -> UpstreamRefused:
+def refused(status: int, body: bytes, *, retry_after: float | None = None, kind: str = "") -> UpstreamRefused:
     """The client's error for an upstream's error response; `status` 0 for one reported inside a 200 answer.
 
     Understands OpenAI's envelope (vLLM, llama.cpp, Ollama), Anthropic's, Google's (also in a list), Mistral's
-    (`{"object": "error", "message": …}`), `{"error": "…"}` and `{"detail": …}`. The text of a body that is none of
-    these is not shown: it may be a stack trace.
+    (`{"object": "error", "message": …}`), `{"error": "…"}`, `{"detail": …}`, and AWS's `{"message": …}`, whose type
+    comes in a header (`kind`). The text of a body that is none of these is not shown: it may be a stack trace.
     """
     try:
         said = msgspec.json.decode(body)
     except NOT_JSON:
         said = None
+    if isinstance(said, dict) and "error" not in said and (kind or "Message" in said):
+        # "ThrottlingException:http://internal.amazon.com/…"
+        return _refused_by_aws(status, said, kind.partition(":")[0], retry_after)
     return refused_as(status, said, retry_after=retry_after)
+
+
+def _refused_by_aws(status: int, said: dict[str, Any], type_: str, retry_after: float | None) -> UpstreamRefused:
+    message = said.get("message") or said.get("Message")
+    wrong = type_ in _AWS_CREDENTIAL or (status == 403 and str(message).startswith(_AWS_KEY_INVALID))
+    error = {"message": message, "type": type_}
+    return refused_as(401 if wrong else status, {"error": error}, retry_after=retry_after)
 
 
 def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> UpstreamRefused:

@@ -1,21 +1,34 @@
 """Every provider, one row each. A new OpenAI-like provider is a new row (docs/providers.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
 from lexora.core.model_map import Price
 from lexora.providers.anthropic import AnthropicDialect
-from lexora.providers.dialect import Dialect
+from lexora.providers.bedrock import BedrockDialect
+from lexora.providers.dialect import Decoder, Dialect
+from lexora.providers.eventstream import EventStreamDecoder
 from lexora.providers.gemini import GeminiDialect
 from lexora.providers.openai import OpenAIDialect
+from lexora.providers.sigv4 import Identity, signed
+from lexora.providers.sse import EventDecoder
 
 _OPENAI = OpenAIDialect()
 _OLDER_NAME = {"max_completion_tokens": "max_tokens"}  # the only one that some servers know
 _LISTED = msgspec.json.decode((Path(__file__).parent / "prices.json").read_bytes())["prices"]
+
+
+class Sign(Protocol):
+    """Gives the headers that sign a POST, besides its other `headers`; `now` is Unix time in seconds."""
+
+    def __call__(
+        self, identity: Identity, headers: Mapping[str, str], path: str, body: bytes, *, now: float
+    ) -> dict[str, str]: ...
 
 
 class Provider(NamedTuple):
@@ -28,6 +41,8 @@ class Provider(NamedTuple):
     `prices` are those that it lists, by the names of its models.
     `counts_tokens`: it counts a prompt's tokens without answering it, in Anthropic's form.
     `continues` are the fields with which it goes on with a last message of the assistant's, None if it does not.
+    `sign` signs the requests of deployments without a credential. `decoder` makes what cuts its streams into events.
+    `says_model`: its answers say which model gave them.
     """
 
     dialect: Dialect
@@ -41,6 +56,9 @@ class Provider(NamedTuple):
     credential_env_too: str | None = None
     prices: Mapping[str, Price] = MappingProxyType({})
     counts_tokens: bool = False
+    sign: Sign | None = None
+    decoder: Callable[[], Decoder] = EventDecoder
+    says_model: bool = True
 
 
 def _prices(provider: str) -> dict[str, Price]:
@@ -88,6 +106,15 @@ PROVIDERS: dict[str, Provider] = {
         base_url_env_lacks_version=True,
         credential_env_too="GOOGLE_API_KEY",
         prices=_prices("gemini"),
+    ),
+    # Its address has the region in it. Without a credential, requests are signed: AWS's keys or a role instead of one.
+    "bedrock": Provider(
+        BedrockDialect(),
+        "paid",
+        None,
+        sign=partial(signed, service="bedrock"),
+        decoder=EventStreamDecoder,
+        says_model=False,
     ),
     "azure": Provider(OpenAIDialect(key_header="api-key"), "paid", None, "AZURE_OPENAI_API_KEY"),
     "huggingface": Provider(_OPENAI, "paid", "https://router.huggingface.co/v1", "HF_TOKEN"),

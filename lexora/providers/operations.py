@@ -180,12 +180,14 @@ SERVERS: dict[str, ModelServer] = {
     ),
 }
 
-# After a sleep of level 2 vLLM has no weights any more: it makes room for them, reads them, then makes its cache.
+# After a sleep of level 2 vLLM has no weights any more: it makes room for them, reads them, then makes its cache, of
+# whose contents it must know nothing.
 WAKE_WITHOUT_WEIGHTS = Way(
     (
         Call("/wake_up?tags=weights"),
         Call("/collective_rpc", {"method": "reload_weights"}),
         Call("/wake_up?tags=kv_cache"),
+        Call("/reset_prefix_cache"),
     ),
     _DEV_MODE,
 )

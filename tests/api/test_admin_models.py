@@ -168,7 +168,14 @@ def test_a_vllm_without_its_weights_reads_them_again_when_it_wakes(folder: Path,
             assert server.calls == [("/sleep?level=2", None)]
         else:
             server.post("/sleep", {"level": ["2"]}, None)
+        server.calls.clear()
         assert do(client, "m", "wake") == (200, "loaded")
+        assert server.calls == [
+            ("/wake_up?tags=weights", None),
+            ("/collective_rpc", {"method": "reload_weights"}),
+            ("/wake_up?tags=kv_cache", None),
+            ("/reset_prefix_cache", None),
+        ]
         assert server.weights
         assert do(client, "m", "sleep") == (200, "sleeping")
         server.calls.clear()
@@ -272,7 +279,7 @@ def test_the_models_of_a_server_that_is_away_stay_when_another_gets_an_adapter(f
         ollama = away.enter_context(running(Ollama()))
         config = {"backends": {"vllm": {"url": server.base_url}, "ollama": {"url": ollama.base_url}}}
         client = stack.enter_context(admin_of(folder, config))
-        before = ["qwen3", "qwen3:4b", "llama3:latest"]
+        before = ["qwen3:4b", "llama3:latest", "qwen3"]
         assert names(client) == before
         away.close()
         assert do(client, "sql", "load", parent="qwen3", path=ADAPTER) == (200, "loaded")

@@ -111,6 +111,8 @@ class Vllm(FakeModelServer):
         if self.dev and path == "/collective_rpc" and body == {"method": "reload_weights"}:
             self.weights = "weights" not in self.asleep
             return 200, {"results": [None]}
+        if self.dev and path == "/reset_prefix_cache":
+            return OK
         return 404, {"detail": "Not Found"}
 
     @staticmethod

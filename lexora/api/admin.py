@@ -79,7 +79,7 @@ class AdminKeys:
                 Doc("Make a new key with an old one's settings, and end the old one.", Rotation, parameters=one),
             ),
         ]
-        return [(method, path, _Endpoint(self._auth, work), doc) for method, path, work, doc in rows]
+        return [(method, path, AdminEndpoint(self._auth, work), doc) for method, path, work, doc in rows]
 
     async def _list(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
         found = await asyncio.to_thread(self._keys.all)
@@ -125,7 +125,7 @@ class ReloadEndpoint:
         await send_json(scope, send, 200, {"status": "reloaded", "detail": await self._reload()}, _NO_STORE)
 
 
-class _Endpoint:
+class AdminEndpoint:
     """One thing that admins do. An object, as Starlette takes plain functions for something else."""
 
     def __init__(self, auth: Auth, work: Work) -> None:

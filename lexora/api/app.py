@@ -10,6 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.admin import AdminKeys, ReloadEndpoint, require_watcher
+from lexora.api.admin_models import AdminModels, ModelOperations
 from lexora.api.answers import AnswerEndpoint
 from lexora.api.chat import ChatEndpoint
 from lexora.api.cors import CorsLayer
@@ -44,6 +45,7 @@ class Operations(NamedTuple):
     metrics: Callable[[], bytes] | None = None
     reload: Callable[[], Awaitable[str]] | None = None
     health: Callable[[], HealthFacts] = HealthFacts
+    models: ModelOperations | None = None
 
 
 def create_app(
@@ -108,6 +110,8 @@ def create_app(
     if operations.metrics is not None:
         metrics = MetricsEndpoint(operations.metrics, _METRICS_TYPE, partial(require_watcher, auth))
         table.append(("GET", "/metrics", metrics, Doc("Metrics for Prometheus.", response="text/plain")))
+    if operations.models is not None:
+        table += AdminModels(auth, operations.models, max_body_bytes).table()
     if operations.reload is not None:
         reload = ReloadEndpoint(auth, operations.reload)
         table.append(("POST", "/admin/reload", reload, Doc("Read the configuration again. Needs an admin's key.")))

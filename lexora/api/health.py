@@ -13,20 +13,21 @@ from lexora.core.gateway import Gateway
 
 class HealthFacts(NamedTuple):
     """What is known: of each deployment whether it can answer, whether vLLM can (both None while nobody knows, or if
-    there is none), and used and total bytes of the GPUs' memory.
+    there is none), used and total bytes of the GPUs' memory, and how many deployments sleep.
     """
 
     up: Mapping[str, bool | None] = {}
     vllm: bool | None = None
     gpu_memory: tuple[int, int] | None = None
+    asleep: int = 0
 
 
 class HealthEndpoint:
     """Says whether the gateway can answer, since when it is up, and with what.
 
     `unhealthy`, with status 503, when every deployment is known to be down, or when there is nothing to answer with at
-    all; `degraded` when some are down. Prepared answers may work all the same: `prepared_prompts` says how many.
-    `started_at` is in seconds that never go back.
+    all; `degraded` when some are down, or sleep. Prepared answers may work all the same: `prepared_prompts` says how
+    many. `started_at` is in seconds that never go back.
     """
 
     def __init__(self, gateway: Gateway, started_at: float, facts: Callable[[], HealthFacts] = HealthFacts) -> None:
@@ -39,7 +40,7 @@ class HealthEndpoint:
         facts = self._facts()
         prompts = len(self._gateway.setup.catalogue.prompts)
         down = [up is False for up in facts.up.values()]
-        status = "degraded" if any(down) else "healthy"
+        status = "degraded" if any(down) or facts.asleep else "healthy"
         if all(down) if down else not (prompts or routes.names or routes.wildcards):
             status = "unhealthy"
         body: dict[str, Any] = {
@@ -50,6 +51,8 @@ class HealthEndpoint:
             "prepared_prompts": prompts,
             "uptime": _duration(time.monotonic() - self._started_at),
         }
+        if facts.asleep:
+            body["asleep"] = facts.asleep
         if facts.gpu_memory is not None:
             body["gpu_memory_used"], body["gpu_memory_total"] = map(_gigabytes, facts.gpu_memory)
         if facts.vllm is not None:

@@ -23,7 +23,7 @@ LexoraError
     ├── UpstreamUnreachable  502   not connected: nothing was sent, so another deployment may be tried
     │   └── CredentialMissing 503  nor can it be, without the key
     ├── CannotContinue       502   another's answer cannot be completed there
-    ├── Busy                 503   nothing was sent: no place in the queue, or the circuit is open
+    ├── Busy                 503   nothing was sent: no place in the queue, the circuit is open, or the server sleeps
     ├── UpstreamBroken       502   cut, closed, or not understandable
     ├── UpstreamTimeout      504   stalled
     └── UpstreamRefused      …     the upstream's own error
@@ -191,7 +191,7 @@ class CannotContinue(UpstreamError):
 
 
 class Busy(UpstreamError):
-    """`code` says why: queue_full, queue_timeout, circuit_open."""
+    """`code` says why: queue_full, queue_timeout, circuit_open, model_asleep."""
 
     status = 503
     type = "service_unavailable"

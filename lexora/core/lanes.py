@@ -18,15 +18,19 @@ _Place = tuple[str, str, str]  # a deployment's label, base URL and model
 
 
 class Lane:
-    """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked."""
+    """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked.
 
-    __slots__ = ("circuit", "deployment", "queue", "up")
+    `asleep`: its server must be woken before it can answer.
+    """
+
+    __slots__ = ("asleep", "circuit", "deployment", "queue", "up")
 
     def __init__(self, deployment: Deployment, queue: Queue | None, circuit: Circuit) -> None:
         self.deployment = deployment
         self.queue = queue
         self.circuit = circuit
         self.up: bool | None = None
+        self.asleep = False
 
 
 class Lanes:

@@ -66,8 +66,8 @@ def order(lanes: Lanes, routes: Routes, request: ChatRequest, caller: Caller, re
     if caller.models is not None and not caller.may_use(name):
         raise Forbidden(f"This key does not allow the model '{name}'.", param="model")
     deployments = routes.order(model, lambda: _share(record.user_id, name))
-    if len(deployments) > 1:  # those whose server is known to be down come last
-        return sorted(deployments, key=lambda deployment: lanes.of(deployment).up is False)
+    if len(deployments) > 1:  # those whose server is known to be down, or sleeps, come last
+        return sorted(deployments, key=lambda each: lanes.of(each).up is False or lanes.of(each).asleep)
     return deployments
 
 
@@ -142,6 +142,8 @@ class Passage:
         record.upstream_model = deployment.model
         self._expire_in(self._seconds)
         lane = traffic.lanes.of(deployment)
+        if lane.asleep:  # what is sent to it hangs until it is woken, and breaks older servers
+            raise Busy("The model's server sleeps. An admin can wake it.", code="model_asleep")
         self._probe = lane.circuit.enter()
         self._lane = lane
         free = deployment.is_free

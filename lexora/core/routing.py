@@ -56,6 +56,21 @@ class Routes:
             for public_name in (name, *route.aliases):
                 self._routes[public_name] = route.deployments
 
+    def with_those_of_others(self, before: Routes, base_url: str | None = None) -> Routes:
+        """These routes, and those that there were `before` and are not here, but for the server's at `base_url`."""
+        others = {
+            name: route
+            for name, route in before.models.items()
+            if name not in self._routes and not any(each.base_url == base_url for each in route.deployments)
+        }
+        default = before.default_model if before.default_model in {*self._routes, *others} else self.default_model
+        return Routes(
+            {**self.models, **others},
+            default_model=default,
+            wildcards=self.wildcards,
+            how_to_connect=self._how_to_connect,
+        )
+
     @property
     def names(self) -> list[str]:
         """Every public model name and alias."""

@@ -19,7 +19,7 @@ class Live:
         self._monitor = monitor
 
     def stats(self) -> dict[str, Any]:
-        """Of each deployment: its queue, and whether its circuit is open."""
+        """Of each deployment: its queue, and whether its circuit is open; and which of them sleep."""
         queues = {
             lane.deployment.label: {
                 "running": lane.queue.running,
@@ -31,7 +31,11 @@ class Live:
             for lane in self._lanes
             if lane.queue is not None
         }
-        return {"queues": queues, "circuits": {lane.deployment.label: lane.circuit.state for lane in self._lanes}}
+        return {
+            "queues": queues,
+            "circuits": {lane.deployment.label: lane.circuit.state for lane in self._lanes},
+            "asleep": [lane.deployment.label for lane in self._lanes if lane.asleep],
+        }
 
     def address_of(self, deployment: str) -> str | None:
         """The host name of the server of a deployment, by the deployment's label."""
@@ -43,14 +47,17 @@ class Live:
     def health(self, deployments: Iterable[Deployment]) -> HealthFacts:
         """Which deployments can answer: their server does, and their circuit is not open."""
         up: dict[str, bool | None] = {}
+        asleep: set[str] = set()
         vllm: set[bool | None] = set()
         for deployment in deployments:
             lane = self._lanes.of(deployment)
             up[deployment.label] = False if lane.circuit.state == "open" else lane.up
+            if lane.asleep:
+                asleep.add(deployment.label)
             if deployment.provider == "vllm":
                 vllm.add(lane.up)
         connected = True in vllm or (False if vllm == {False} else None)
-        return HealthFacts(up, connected, self._monitor.gpu_memory)
+        return HealthFacts(up, connected, self._monitor.gpu_memory, len(asleep))
 
     def gauges(self) -> Iterator[Gauge]:
         """The same for Prometheus, and the memory of the GPUs here."""
@@ -61,6 +68,7 @@ class Live:
             )
             if lane.up is not None:
                 yield Gauge("lexora_upstream_up", "Whether a deployment's server answers.", of, lane.up)
+            yield Gauge("lexora_upstream_asleep", "Whether a deployment's server must be woken.", of, lane.asleep)
             queue = lane.queue
             if queue is None:
                 continue

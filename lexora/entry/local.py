@@ -24,6 +24,7 @@ from lexora.adapters.journal import Journal, recover
 from lexora.adapters.json_log import JsonFormatter, JsonLog
 from lexora.adapters.ledger import BatchedLedger
 from lexora.adapters.memory import MemoryLimits
+from lexora.adapters.model_servers import ModelServers
 from lexora.adapters.prometheus import CONTENT_TYPE, PrometheusMetrics
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
 from lexora.adapters.sqlite_keys import SqliteKeys
@@ -48,8 +49,9 @@ from lexora.entry.errors import ConfigError
 from lexora.entry.folders import data_folder
 from lexora.entry.listen import LOOPBACK, bind, take_connections
 from lexora.entry.live import Live
+from lexora.entry.model_admin import ModelAdmin
 from lexora.entry.model_server import ModelServer, start_model_server
-from lexora.entry.monitor import Monitor, ServerFacts
+from lexora.entry.monitor import Monitor, ServerFacts, headers_of
 from lexora.entry.policies import circuit_rules, limit_rules, queue_rules, retry_rules
 from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
@@ -144,6 +146,12 @@ class _Local:
         self._lanes = Lanes(queue_rules(settings), circuit_rules(settings), time.monotonic)
         self._monitor = Monitor(self._client, lambda deployment: self._lanes.of(deployment).circuit.successes)
         self._live = Live(self._lanes, self._monitor)
+        self._models = ModelAdmin(
+            ModelServers(self._client, headers_of),
+            self._lanes,
+            lambda: self._gateway.setup.routes,
+            self._look_at_models,
+        )
         try:
             self._answers = SqliteAnswers(self._database)
             self._keys = SqliteKeys(self._database)
@@ -209,6 +217,7 @@ class _Local:
             self._metrics.text,
             self._reload_for_admin,
             lambda: self._live.health(self._deployments()),
+            self._models,
         )
         app = create_app(
             self._gateway,
@@ -329,6 +338,8 @@ class _Local:
         if facts.reachable and lane.up is False:
             lane.circuit.probe_now()
         lane.up = facts.reachable
+        if not self._models.is_at_work(deployment.base_url):
+            lane.asleep = facts.asleep
         if lane.queue is not None and lane.queue.concurrency != facts.concurrency:
             lane.queue.concurrency = facts.concurrency
 
@@ -354,10 +365,23 @@ class _Local:
                         said = str(error)
                         log.error("the upstreams that were found cannot be used: %s", said)  # noqa: TRY400 - no bug
                     continue
+                routes = routes.with_those_of_others(self._gateway.setup.routes)  # of servers that are away by now
                 self._gateway.setup = self._gateway.setup._replace(routes=routes)
                 self._lanes.keep(self._deployments())
                 if self._complete:
                     log.info("found upstreams: %s", ", ".join(routes.names))
+
+    async def _look_at_models(self, base_url: str) -> None:
+        """The models of a server may be others than before. Those of other servers stay, should one be away now."""
+        async with self._changing:
+            before = self._gateway.setup.routes
+            try:
+                found = await self._routes(self._settings)
+            except ConfigError as error:
+                log.error("the upstreams that were found cannot be used: %s", error)  # noqa: TRY400 - no bug
+                return
+            self._gateway.setup = self._gateway.setup._replace(routes=found.with_those_of_others(before, base_url))
+            self._lanes.keep(self._deployments())
 
 
 def _hosts(address: str, allowed: list[str]) -> set[bytes] | None:

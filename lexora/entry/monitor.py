@@ -11,8 +11,9 @@ import msgspec
 from lexora.adapters.gpu import gpu_memory
 from lexora.adapters.http_client import HttpClient
 from lexora.core.model_map import Deployment, is_reference
-from lexora.entry.upstreams import NOT_CONNECTED, credential_of, fetch
+from lexora.entry.upstreams import NOT_CONNECTED, SILENT, credential_of, fetch
 from lexora.providers.dialect import NOT_JSON
+from lexora.providers.operations import is_sleeping
 from lexora.providers.table import PROVIDERS
 
 log = logging.getLogger("lexora")
@@ -29,13 +30,14 @@ class ServerFacts(NamedTuple):
 
     `reachable` is None while that is not known. `running` and `waiting` are requests inside the server, None where it
     does not say. `concurrency` is how many it is to be sent at a time, by the config or else by what was learned; None:
-    no bound.
+    no bound. `asleep`: it must be woken before it answers.
     """
 
     reachable: bool | None
     running: int | None
     waiting: int | None
     concurrency: int | None
+    asleep: bool = False
 
 
 class _Props(msgspec.Struct):
@@ -54,6 +56,7 @@ class _Server:
         self.running: int | None = None
         self.waiting: int | None = None
         self.concurrency: int | None = None
+        self.asleep = False
 
     def learn_from_look(self, status: int, answers: int) -> None:
         """Whether it is there: it is if it has answered this look, or any chat since the last one.
@@ -140,11 +143,12 @@ class Monitor:
             _say(url, own, server.reachable, was_reachable)
         for deployment in own:
             concurrency = deployment.concurrency or server.concurrency
-            note(deployment, ServerFacts(server.reachable, server.running, server.waiting, concurrency))
+            facts = ServerFacts(server.reachable, server.running, server.waiting, concurrency, server.asleep)
+            note(deployment, facts)
 
     async def _ask(self, server: _Server, deployment: Deployment) -> int:
         """Asks it for its load, and whether it is there: the status with which it answers that."""
-        headers = _headers(deployment)
+        headers = headers_of(deployment)
         status, _ = await fetch(self._client, f"{deployment.base_url}/models", headers, self._look_seconds)
         server.running = server.waiting = None
         root = deployment.base_url.removesuffix("/v1")
@@ -156,6 +160,9 @@ class Monitor:
             server.running = _gauge(metrics, b"vllm:num_requests_running")
             server.waiting = _gauge(metrics, b"vllm:num_requests_waiting")
             server.learn_from_load()
+            said, body = await fetch(self._client, f"{root}/is_sleeping", headers)
+            if said != SILENT:
+                server.asleep = said == 200 and is_sleeping(body)
         elif deployment.provider == "llamacpp":
             _, body = await fetch(self._client, f"{root}/props", headers)
             server.concurrency = _slots(body) or server.concurrency
@@ -179,7 +186,8 @@ def _is_there(status: int) -> bool:
     return 0 < status < 500
 
 
-def _headers(deployment: Deployment) -> dict[str, str]:
+def headers_of(deployment: Deployment) -> dict[str, str]:
+    """What its server wants in the head of every request."""
     credential = credential_of(deployment.credential) if deployment.credential else None
     own = {
         name.lower(): credential_of(value) if is_reference(value) else value

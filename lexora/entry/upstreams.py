@@ -30,10 +30,11 @@ _ALSO = {row.credential_env: row.credential_env_too for row in PROVIDERS.values(
 
 
 class ServedModel(msgspec.Struct):
-    """A model as an upstream's `/models` lists it."""
+    """A model as an upstream's `/models` lists it. `parent` is the base model of a LoRA adapter."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     root: str | None = None
+    parent: str | None = None
     owned_by: str | None = None
 
 
@@ -90,9 +91,12 @@ async def _configured(settings: Settings, client: HttpClient) -> tuple[dict[str,
     served = await asyncio.gather(*(served_models(client, _base_url(backend.url)) for backend in backends.values()))
     for (provider, backend), models in zip(backends.items(), served, strict=True):
         taken = _public_names(routes)
+        parents = {model.id: model.parent for model in models or () if model.parent}
         for name, upstream_model in _names(backend, models).items():
             if name not in taken:
-                routes[name] = Route(deployments=[_own(settings, provider, backend, upstream_model)])
+                own = _own(settings, provider, backend, upstream_model)
+                base = _base_of(own, parents.get(upstream_model), settings.models)
+                routes[name] = Route(deployments=[own if base is None else adapter_of(base, upstream_model)])
     if settings.vllm is not None and settings.default_model and settings.default_model not in _public_names(routes):
         backend = Backend(url=settings.vllm.url)
         routes[settings.default_model] = Route(deployments=[_own(settings, "vllm", backend, settings.default_model)])
@@ -117,6 +121,17 @@ def _own(settings: Settings, provider: str, backend: Backend, upstream_model: st
     if provider == "vllm" and settings.vllm is not None:
         data["timeouts"] = {"total": settings.vllm.timeout}
     return Deployment.model_validate(data, context=PROVIDERS)
+
+
+def _base_of(adapter: Deployment, parent: str | None, models: Mapping[str, Route]) -> Deployment | None:
+    """The deployment of a LoRA adapter's base model that the config names, if it does."""
+    named = (each for route in models.values() for each in route.deployments)
+    return next((each for each in named if (each.base_url, each.model) == (adapter.base_url, parent)), None)
+
+
+def adapter_of(base: Deployment, adapter: str) -> Deployment:
+    """The deployment of a LoRA adapter: its base model's, but for the name."""
+    return base.model_copy(update={"model": adapter, "name": None, "weight": None})
 
 
 async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Route], tuple[Wildcard, ...]]:

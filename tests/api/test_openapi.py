@@ -31,6 +31,8 @@ ROUTES = {
     ("/admin/keys/{id}", "get"),
     ("/admin/keys/{id}", "delete"),
     ("/admin/keys/{id}/rotate", "post"),
+    ("/admin/models", "get"),
+    *((f"/admin/models/{{model}}/{action}", "post") for action in ("load", "unload", "sleep", "wake")),
     ("/admin/reload", "post"),
 }
 HELLO = {"role": "user", "content": "Hello"}

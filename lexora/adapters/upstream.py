@@ -11,10 +11,19 @@ from urllib.parse import urlencode, urlsplit
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import continued
-from lexora.core.errors import CannotContinue, UpstreamBroken, UpstreamError, UpstreamRefused, UpstreamTimeout
+from lexora.core.errors import (
+    CannotContinue,
+    LexoraError,
+    NotOffered,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from lexora.core.model_map import Deployment
 from lexora.core.ports import Credentials, SoFar
 from lexora.core.record import Record
+from lexora.core.task import CHAT
 from lexora.core.usage import Usage
 from lexora.providers.dialect import ChunkReader, Completion, Dialect, MalformedEvent, Outgoing
 from lexora.providers.errors import refused
@@ -27,6 +36,9 @@ _LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n
 _MOST_TARGETS = 1_000
 
 _COUNT_SECONDS = 10.0
+
+# What servers say where they have no such endpoint, or not with this model.
+_NO_SUCH_THING = (404, 405, 501)
 
 _Answer = TypeVar("_Answer")
 
@@ -132,8 +144,8 @@ class HttpUpstream:
             response.close()
         try:
             if response.status != 200:
-                raise refused(response.status, body, retry_after=_retry_after(response))
-            return target.dialect.completion(body)
+                raise _refusal(target, request, response, body)
+            return _read(target, request, response, body)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None
 
@@ -146,10 +158,9 @@ class HttpUpstream:
         )
         try:
             if response.status != 200:
-                body = await response.read()
-                raise refused(response.status, body, retry_after=_retry_after(response))
+                raise _refusal(target, request, response, await response.read())
             if response.header(b"content-type").startswith(b"application/json"):
-                target.dialect.completion(await response.read())  # raises what it says, if it is an error
+                _read(target, request, response, await response.read())  # raises what it says, if it is an error
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
         except UpstreamRefused as error:
             response.close()
@@ -174,6 +185,10 @@ class HttpUpstream:
         return counted(body)
 
     def _chat(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
+        if request.task is not CHAT and request.task not in target.dialect.tasks:
+            raise NotOffered(
+                f"{target.deployment.label} offers chat, but nothing at {request.task.path}.", param="model"
+            )
         return self._post(target, target.dialect.chat_request(request, target.deployment.model), record)
 
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
@@ -207,7 +222,6 @@ class HttpUpstream:
         secrets = {name: self._credentials(name, fresh=fresh) for name in deployment.references}
         headers = {
             "host": url.netloc,
-            "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "lexora",
             **provider.dialect.headers(secrets.get(deployment.credential or "")),
@@ -220,7 +234,9 @@ class HttpUpstream:
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),
             urlencode(deployment.query),
-            "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1"),
+            "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name != "content-type").encode(
+                "latin-1"
+            ),
             tuple(secrets.values()),
         )
 
@@ -316,6 +332,22 @@ class HttpChunkStream:
                 self.ended = True
                 break
         return frames
+
+
+def _read(target: _Target, request: ChatRequest, response: Response, body: bytes) -> Completion:
+    if request.task is CHAT:
+        return target.dialect.completion(body)
+    return target.dialect.tasks[request.task](request, body, response.header(b"content-type"))
+
+
+def _refusal(target: _Target, request: ChatRequest, response: Response, body: bytes) -> LexoraError:
+    error = refused(response.status, body, retry_after=_retry_after(response))
+    if request.task is not CHAT and response.status in _NO_SUCH_THING:
+        what = f"{error.message} ({target.deployment.label} was asked for {request.task.path})"
+        if response.status != 404:
+            return NotOffered(what, param="model")
+        error.message = what  # it may as well be the model that is not there
+    return error
 
 
 def _without(error: UpstreamRefused, secrets: tuple[str, ...]) -> UpstreamRefused:

@@ -11,6 +11,7 @@ import pytest
 from lexora.core.model_map import Deployment
 from lexora.entry.model_server import start_model_server
 from tests.support.client import UPSTREAM_KEY
+from tests.support.embedding_model import write_embedding_model
 from tests.support.gateway import TINY_CHAT, RunningGateway, free_port, models_config, running_gateway
 from tests.support.recorded import RecordedUpstream, recorded_upstream
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:  # boto3 takes its time, and most tests need none of it
 def llamacpp() -> Iterator[Deployment]:
     """A real llama.cpp server with the tiny model (gibberish text, real everything else)."""
     server = start_model_server(TINY_CHAT, print)
+    yield server.deployment
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A real llama.cpp server with the tiny model, made for embeddings."""
+    server = start_model_server(write_embedding_model(tmp_path_factory.mktemp("embedder") / "tiny-embed.gguf"), print)
     yield server.deployment
     server.stop()
 

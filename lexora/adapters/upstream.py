@@ -15,6 +15,8 @@ from lexora.core.continuation import continued
 from lexora.core.errors import (
     CannotContinue,
     CredentialMissing,
+    LexoraError,
+    NotOffered,
     UpstreamBroken,
     UpstreamError,
     UpstreamRefused,
@@ -23,6 +25,7 @@ from lexora.core.errors import (
 from lexora.core.model_map import Deployment
 from lexora.core.ports import Credentials, SoFar
 from lexora.core.record import Record
+from lexora.core.task import CHAT
 from lexora.core.usage import Usage
 from lexora.providers.dialect import ChunkReader, Completion, Decoder, MalformedEvent, Outgoing
 from lexora.providers.errors import refused
@@ -36,6 +39,9 @@ _LEFT_OUT = b": the upstream sent an event that is not JSON; it was left out\n\n
 _MOST_TARGETS = 1_000
 
 _COUNT_SECONDS = 10.0
+
+# What servers say where they have no such endpoint, or not with this model.
+_NO_SUCH_THING = (404, 405, 501)
 
 _Answer = TypeVar("_Answer")
 
@@ -148,8 +154,8 @@ class HttpUpstream:
             response.close()
         try:
             if response.status != 200:
-                raise _refused(response, body)
-            completion = target.provider.dialect.completion(body)
+                raise _refusal(target, request, response, body)
+            completion = _read(target, request, response, body)
             return completion if target.provider.says_model else completion.named(target.deployment.model)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None
@@ -163,9 +169,9 @@ class HttpUpstream:
         )
         try:
             if response.status != 200:
-                raise _refused(response, await response.read())
+                raise _refusal(target, request, response, await response.read())
             if response.header(b"content-type").startswith(b"application/json"):
-                target.provider.dialect.completion(await response.read())  # raises what it says, if it is an error
+                _read(target, request, response, await response.read())  # raises what it says, if it is an error
                 raise UpstreamBroken("The upstream was asked for a stream and did not stream.")
         except UpstreamRefused as error:
             response.close()
@@ -193,7 +199,12 @@ class HttpUpstream:
         return counted(body)
 
     def _chat(self, target: _Target, request: ChatRequest, record: Record) -> bytes:
-        return self._post(target, target.provider.dialect.chat_request(request, target.deployment.model), record)
+        dialect = target.provider.dialect
+        if request.task is not CHAT and request.task not in dialect.tasks:
+            raise NotOffered(
+                f"{target.deployment.label} offers chat, but nothing at {request.task.path}.", param="model"
+            )
+        return self._post(target, dialect.chat_request(request, target.deployment.model), record)
 
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
         path, body, headers = outgoing
@@ -227,7 +238,6 @@ class HttpUpstream:
         secrets = {name: self._credentials(name, fresh=fresh) for name in deployment.references}
         headers = {
             "host": url.netloc,
-            "content-type": "application/json",
             "accept-encoding": "identity",
             "user-agent": "lexora",
             **provider.dialect.headers(secrets.get(deployment.credential or "")),
@@ -240,7 +250,7 @@ class HttpUpstream:
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),
             urlencode(deployment.query),
-            _lines(headers),
+            _lines({name: value for name, value in headers.items() if name != "content-type"}),
             tuple(secrets.values()),
             partial(self._signature, provider.sign, headers, url.path)
             if provider.sign and deployment.credential is None
@@ -255,11 +265,6 @@ class HttpUpstream:
 
 def _lines(headers: Mapping[str, str]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
-
-
-def _refused(response: Response, body: bytes) -> UpstreamRefused:
-    kind = response.header(b"x-amzn-errortype").decode("latin-1")
-    return refused(response.status, body, retry_after=_retry_after(response), kind=kind)
 
 
 class HttpChunkStream:
@@ -353,6 +358,23 @@ class HttpChunkStream:
                 self.ended = True
                 break
         return frames
+
+
+def _read(target: _Target, request: ChatRequest, response: Response, body: bytes) -> Completion:
+    if request.task is CHAT:
+        return target.provider.dialect.completion(body)
+    return target.provider.dialect.tasks[request.task](request, body, response.header(b"content-type"))
+
+
+def _refusal(target: _Target, request: ChatRequest, response: Response, body: bytes) -> LexoraError:
+    kind = response.header(b"x-amzn-errortype").decode("latin-1")
+    error = refused(response.status, body, retry_after=_retry_after(response), kind=kind)
+    if request.task is not CHAT and response.status in _NO_SUCH_THING:
+        what = f"{error.message} ({target.deployment.label} was asked for {request.task.path})"
+        if response.status != 404:
+            return NotOffered(what, param="model")
+        error.message = what  # it may as well be the model that is not there
+    return error
 
 
 def _without(error: UpstreamRefused, secrets: tuple[str, ...]) -> UpstreamRefused:

@@ -35,6 +35,7 @@ class ChatEndpoint:
     """Answers requests for completions: one record each, under the name `endpoint`, whatever becomes of them.
 
     `door` is the API that its clients speak; `door_of` gives one for a caller and a body where it depends on them.
+    `accept` raises where the request's headers announce a body that the door does not read.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class ChatEndpoint:
         endpoint: str = "chat.completions",
         door: Door | None = None,
         door_of: Callable[[Caller | None, bytes], Door] | None = None,
+        accept: Callable[[dict[bytes, bytes]], None] = require_json,
     ) -> None:
         self._endpoint = endpoint
         self._door: Door = door or ChatDoor()
         self._door_of = door_of
+        self._accept = accept
         self._gateway = gateway
         self._auth = auth
         self._ledger = ledger
@@ -99,7 +102,7 @@ class ChatEndpoint:
 
     async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
         headers = headers_of(scope)
-        require_json(headers)
+        self._accept(headers)
         body = await read_body(scope, receive, self._max_body_bytes)
         caller, refusal = await self._caller(headers)
         door = self._door_of(caller, body) if self._door_of is not None else self._door
@@ -127,7 +130,8 @@ class ChatEndpoint:
             answer = await self._gateway.complete(request, caller, record, lifetime.expire_in, loop)
         record.ttft_ms = (time.perf_counter() - started) * 1e3
         body = door.completion(request, answer.body, record.request_id)
-        await send(scope, send_, 200, [JSON_TYPE, *_facts(record)], body)
+        content_type = (b"content-type", answer.content_type) if answer.content_type else JSON_TYPE
+        await send(scope, send_, 200, [content_type, *_facts(record)], body)
 
     async def _caller(self, headers: dict[bytes, bytes]) -> tuple[Caller | None, LexoraError | None]:
         """Who asks, or what is wrong with the credential: a prepared answer may be given all the same."""

@@ -9,6 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lexora.api.http import send_json
 from lexora.core.errors import ClientLeft, LexoraError, MethodNotAllowed, NotFound
 
+# An API whose errors have another form.
+_QUERY_PATHS = "/api/v1/llm/"
+
 log = logging.getLogger("lexora")
 
 # Not the module's own, whose state the copies of a process share (Lambda's SnapStart).
@@ -58,4 +61,5 @@ def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
 
 async def _send_error(scope: Scope, send_: Send, error: LexoraError) -> None:
     request_id = (b"x-request-id", b"%032x" % _random.getrandbits(128))
-    await send_json(scope, send_, error.status, error.envelope(), [request_id, *error.headers])
+    body = {"detail": error.message} if scope["path"].startswith(_QUERY_PATHS) else error.envelope()
+    await send_json(scope, send_, error.status, body, [request_id, *error.headers])

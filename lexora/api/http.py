@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from lexora.core.errors import ClientLeft, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from lexora.core.errors import ClientLeft, Forbidden, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -41,6 +41,7 @@ BODY_SILENCE_SECONDS = 60.0
 
 _JSON = b"application/json"
 JSON_TYPE = (b"content-type", _JSON)
+_ENCODED = "Send the body without content-encoding."
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
@@ -52,7 +53,21 @@ def require_json(headers: dict[bytes, bytes]) -> None:
     if content_type != _JSON and content_type.split(b";", 1)[0].strip().lower() != _JSON:
         raise UnsupportedMediaType("Send the body as JSON, with the header 'content-type: application/json'.")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("Send the body without content-encoding.")
+        raise UnsupportedMediaType(_ENCODED)
+
+
+def require_form(headers: dict[bytes, bytes]) -> None:
+    """Raises UnsupportedMediaType unless the body says it is a multipart form.
+
+    A browser sends one to another origin without asking first, unless it goes with a credential: so from web pages a
+    form must have one, whatever it holds, and whoever needs none to be let in is safe from other web sites.
+    """
+    if headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() != b"multipart/form-data":
+        raise UnsupportedMediaType("Send the body as a form, with the header 'content-type: multipart/form-data; …'.")
+    if b"origin" in headers and credential_of(headers) is None:
+        raise Forbidden("From a web page, send the form with an 'authorization' header ('Bearer none' will do).")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType(_ENCODED)
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:

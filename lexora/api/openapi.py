@@ -33,6 +33,7 @@ class Doc(NamedTuple):
     response: str = "application/json"
     parameters: tuple[tuple[str, str, str], ...] = ()  # name, JSON type, description
     completes: bool = False
+    body: str = "application/json"
     error: type = ErrorEnvelope
 
 
@@ -43,7 +44,9 @@ def describe(table: list[tuple[str, str, Doc | Callable[[], Doc]]]) -> Callable[
 
 def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
     types = {doc.error for _, _, doc in table} | {doc.request for _, _, doc in table if doc.request is not None}
-    _, schemas = msgspec.json.schema_components(tuple(types), ref_template="#/components/schemas/{name}")
+    schemas: dict[str, Any] = {}
+    for type_ in types:
+        schemas |= _components(type_)
     # Fields that the gateway does not read are forwarded as they are.
     for _, _, doc in table:
         if doc.completes and doc.request is not None:
@@ -57,6 +60,15 @@ def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas},
     }
+
+
+def _components(type_: type) -> dict[str, Any]:
+    """The schemas of a type and of what it is made of, by their names."""
+    template = "#/components/schemas/"
+    if issubclass(type_, msgspec.Struct):
+        return msgspec.json.schema_components((type_,), ref_template=template + "{name}")[1]
+    schema: dict[str, Any] = type_.model_json_schema(ref_template=template + "{model}")  # type: ignore[attr-defined]
+    return {**schema.pop("$defs", {}), type_.__name__: schema}
 
 
 def _operation(doc: Doc) -> dict[str, Any]:
@@ -78,7 +90,7 @@ def _operation(doc: Doc) -> dict[str, Any]:
         ]
     if doc.request is not None:
         schema = {"$ref": f"#/components/schemas/{doc.request.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {doc.body: {"schema": schema}}}
     return operation
 
 
@@ -110,9 +122,8 @@ def _page(description: dict[str, Any]) -> str:
                 f"<tr><td><code>{p['name']}</code><td>{p['schema']['type']}<td>{html.escape(p['description'])}"
                 for p in operation.get("parameters", ())
             )
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-            if body:
-                rows += _fields(description["components"]["schemas"], body["$ref"].rpartition("/")[2])
+            for body in operation.get("requestBody", {}).get("content", {}).values():
+                rows += _fields(description["components"]["schemas"], body["schema"]["$ref"].rpartition("/")[2])
             table = f"<table>{rows}</table>" if rows else ""
             head = f"<h2><b>{method.upper()}</b> {html.escape(path)}</h2>"
             sections.append(f"{head}<p>{html.escape(operation['summary'])}</p>{table}")

@@ -1,16 +1,17 @@
-"""A chat completion request, as the gateway reads it.
+"""A request, as the gateway reads it: a chat completion, or what else a model is asked for.
 
 The gateway decodes only what it relies on. Every top-level field keeps the client's own bytes, so what is
 forwarded is what was sent: unknown fields, big numbers and all.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from lexora.core.errors import InvalidRequest
+from lexora.core.task import CHAT, Task
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -73,11 +74,28 @@ class ChatFields(msgspec.Struct, gc=False):
     x_timeout: Seconds | None = None
 
 
+class Form(NamedTuple):
+    """A multipart form, ready for any model: its bytes before and after the name of it."""
+
+    boundary: bytes
+    before: bytes
+    after: bytes
+
+    def filled(self, model: str) -> tuple[bytes, bytes]:
+        """The body for a model, and the header line that goes with it."""
+        header = b'content-type: multipart/form-data; boundary="%b"\r\n' % self.boundary
+        return self.before + model.encode() + self.after, header
+
+
 class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
 
     `size` is that of the body, in bytes. `anthropic` are the fields that came, where they are Anthropic's: what an
     upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`.
+
+    `task` is what is asked for. Where that is not chat, `known.messages` stand for what the model is given, one for
+    each text, and `known.n` for all answers; `token_ids` counts what is given as tokens (if that is all, `size` is 0),
+    and a `form` is forwarded in place of `fields`.
     """
 
     known: ChatFields
@@ -85,6 +103,9 @@ class ChatRequest(msgspec.Struct, gc=False):
     size: int
     anthropic: dict[str, Raw] | None = None
     betas: bytes = b""
+    task: Task = CHAT
+    token_ids: int = 0
+    form: Form | None = None
 
     @property
     def stream(self) -> bool:
@@ -103,7 +124,7 @@ class ChatRequest(msgspec.Struct, gc=False):
         answered by a prepared answer.
         """
         known = self.known
-        if len(known.messages) != 1 or known.messages[0].role != "user":
+        if len(known.messages) != 1 or known.messages[0].role != "user" or self.task is not CHAT:
             return None
         if known.tools or known.functions or known.logprobs or (known.n or 1) != 1:
             return None
@@ -134,7 +155,8 @@ class ChatRequest(msgspec.Struct, gc=False):
         """Whether another model could go on with half an answer: one choice, of free text, that nobody has begun."""
         known = self.known
         return (
-            (known.n or 1) == 1
+            self.task is CHAT
+            and (known.n or 1) == 1
             and (known.response_format is None or known.response_format.type == "text")
             and known.messages[-1].role != "assistant"
             and not self.fields.keys() & _GRAMMARS
@@ -148,16 +170,24 @@ class ChatRequest(msgspec.Struct, gc=False):
         return (message.text() for message in self.known.messages)
 
 
+_Known = TypeVar("_Known")
+
 _decode_known = msgspec.json.Decoder(ChatFields).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def parse_chat_request(body: bytes) -> ChatRequest:
     """Reads a request body. Raises InvalidRequest that names the field at fault."""
+    known, fields = read_fields(body, _decode_known)
+    return ChatRequest(known, fields, len(body))
+
+
+def read_fields(body: bytes, decode_known: Callable[[bytes], _Known]) -> tuple[_Known, dict[str, Raw]]:
+    """What the gateway reads of a body, and what it forwards. Raises InvalidRequest that names the field at fault."""
     try:
         # msgspec passes over the strings it is not asked for without looking at their encoding.
         body.decode()
-        known = _decode_known(body)
+        known = decode_known(body)
         fields = _decode_fields(body)
     except UnicodeDecodeError as error:
         raise InvalidRequest(
@@ -172,7 +202,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     if b'"x_' in body or b"\\u" in body:
         for name in [name for name in fields if name.startswith("x_")]:
             del fields[name]
-    return ChatRequest(known, fields, len(body))
+    return known, fields
 
 
 def invalid_field(problem: str) -> InvalidRequest:

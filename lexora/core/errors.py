@@ -8,6 +8,7 @@ LexoraError
 │   ├── RequestTimeout       408   the body did not come
 │   ├── NotFound             404   no such path or prepared answer
 │   ├── ModelNotFound        404   no such model
+│   ├── NotOffered           400   the deployment's API has nothing of the kind; another one may
 │   ├── MethodNotAllowed     405
 │   ├── PayloadTooLarge      413
 │   └── UnsupportedMediaType 415
@@ -98,6 +99,10 @@ class NotFound(InvalidRequest):
 class ModelNotFound(InvalidRequest):
     status = 404
     default_code = "model_not_found"
+
+
+class NotOffered(InvalidRequest):
+    default_code = "not_offered"
 
 
 class MethodNotAllowed(InvalidRequest):

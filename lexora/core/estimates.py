@@ -16,7 +16,6 @@ _PER_MESSAGE = 8  # what chat templates put around one
 _PER_MEDIUM = 1600  # an image, or a piece of sound or a file as long as they are short
 _BYTES_PER_MEDIUM_TOKEN = 16  # of sound and files that are longer
 _SHOWN = ("messages", "tools", "response_format")  # to the model
-_UNKNOWN_COMPLETION = 4096
 _LEAST_COMPLETION = 256
 _MOST_TOKENS = 10**12
 _MOST_NANODOLLARS = 10**18
@@ -64,8 +63,8 @@ class Estimates:
         known = request.known
         # Servers differ in which of the two they heed.
         completion = min(max(known.max_tokens or 0, known.max_completion_tokens or 0), _MOST_TOKENS)
-        if completion <= 0:
-            completion = max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else _UNKNOWN_COMPLETION
+        if completion <= 0 and request.task.longest:
+            completion = max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else request.task.longest
         return size + fixed, completion * (known.n or 1)
 
     def learn(self, label: str, request: ChatRequest, usage: Usage) -> None:
@@ -102,7 +101,7 @@ def _highest(known: float, seen: float) -> float:
 def _measure(request: ChatRequest) -> tuple[int, int]:
     """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
     size = request.size
-    fixed = _PER_MESSAGE * len(request.known.messages)
+    fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
     for length, tokens in _media(request):
         size -= length
         fixed += tokens

@@ -270,7 +270,7 @@ class Passage:
         return self.request.setting("priority", getattr(self._lane.queue.rules, self._record.priority or "normal"))
 
     def _estimated_prompt(self) -> int:
-        return sum(map(estimate_tokens, self.request.texts()))
+        return self.request.token_ids + sum(map(estimate_tokens, self.request.texts()))
 
     def _larger(self) -> Deployment | None:
         window = self.deployment.context_window or 0

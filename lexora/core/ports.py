@@ -22,10 +22,15 @@ MOST_RESPONSE_BYTES = 3_000_000
 
 
 class Completion(Protocol):
-    """A plain answer: `body` is a whole `chat.completion` object, ready to send."""
+    """A plain answer: `body` is a whole `chat.completion` object, or what else was asked for, ready to send.
+
+    `content_type` says what it is where it is no JSON.
+    """
 
     @property
     def body(self) -> bytes: ...
+    @property
+    def content_type(self) -> bytes: ...
     @property
     def id(self) -> str: ...
     @property

@@ -11,6 +11,7 @@ from lexora.core.errors import (
     CredentialMissing,
     LexoraError,
     LimitsUnavailable,
+    NotOffered,
     UpstreamError,
     UpstreamRefused,
     UpstreamUnreachable,
@@ -66,7 +67,7 @@ def decide(
     that has not been tried, `larger` that there is one with a larger context. `continuing`: the call was to complete
     another's answer, so what was refused is that.
     """
-    if isinstance(error, BudgetExceeded | LimitsUnavailable | CredentialMissing | CannotContinue | Busy):
+    if isinstance(error, BudgetExceeded | LimitsUnavailable | CredentialMissing | CannotContinue | Busy | NotOffered):
         return Decision("next") if more else GIVE_UP
     if not isinstance(error, UpstreamError):
         return GIVE_UP

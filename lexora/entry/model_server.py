@@ -4,6 +4,7 @@ Run as a program, this module is that process: `python -m lexora.entry.model_ser
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def _free_port() -> int:
         return port
 
 
+def _pooling(path: str) -> int:
+    """How an embedding, or a rank, is made of those of a text's tokens; 0 for models that are not made for that.
+
+    It is in the metadata, which come first in the file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+    """
+    with Path(path).open("rb") as file:
+        said = re.search(rb"\.pooling_type\x04\0\0\0([\0-\x04])\0\0\0", file.read(65_536))
+    return said[1][0] if said else 0
+
+
 def _serve(path: str, alias: str, port: int) -> None:
     import xllamacpp  # heavy, and needed in this process only
 
@@ -95,6 +106,11 @@ def _serve(path: str, alias: str, port: int) -> None:
     params.warmup = False
     params.verbosity = 0
     params.ui = False
+    pooling = _pooling(path)
+    if pooling:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type(pooling)
+        params.n_ubatch = params.n_batch  # a text must fit into one
     # llama.cpp writes to stdout as well, which is the gateway's line to us.
     to_gateway = os.dup(1)
     os.dup2(2, 1)

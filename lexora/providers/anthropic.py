@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from lexora.core.chat import ChatRequest
+from lexora.core.task import Task
 from lexora.providers.anthropic_request import messages_request
 from lexora.providers.anthropic_response import AnthropicChunkReader, completion
-from lexora.providers.dialect import Completion, Outgoing
+from lexora.providers.dialect import JSON_HEADER, Completion, Outgoing
 from lexora.providers.token_count import betas_header
 
 # The version after it (2026-10-21) takes no temperature and no top_p from any model.
@@ -24,6 +26,7 @@ class AnthropicDialect:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, default_max_tokens: int = 16_384) -> None:
+        self.tasks: dict[Task, Any] = {}
         self._clock = clock
         self._default_max_tokens = default_max_tokens
 
@@ -34,7 +37,7 @@ class AnthropicDialect:
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
         if request.anthropic is not None:
             body = msgspec.json.encode({**request.anthropic, "model": upstream_model})
-            return Outgoing("/messages", body, betas_header(request))
+            return Outgoing("/messages", body, JSON_HEADER + betas_header(request))
         return Outgoing("/messages", messages_request(request, upstream_model, self._default_max_tokens))
 
     def completion(self, body: bytes) -> Completion:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 from lexora.core.chat import ChatRequest
+from lexora.core.task import Task
 from lexora.providers.bedrock_request import converse_request
 from lexora.providers.bedrock_response import BedrockChunkReader, completion
 from lexora.providers.dialect import Completion, Outgoing
@@ -18,6 +20,7 @@ class BedrockDialect:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.tasks: dict[Task, Any] = {}
         self._clock = clock
 
     def headers(self, credential: str | None) -> dict[str, str]:

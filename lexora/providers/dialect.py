@@ -4,11 +4,13 @@ A provider that speaks OpenAI's API is a row in `lexora.providers.table`; any ot
 `Dialect`.
 """
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from lexora.core.chat import ChatRequest
+from lexora.core.task import Task
 from lexora.core.usage import Usage
 
 # What msgspec raises for bytes that are not the JSON asked for.
@@ -18,12 +20,16 @@ MOST_TRANSCRIPT = 200_000  # characters
 
 
 class Completion(msgspec.Struct):
-    """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object."""
+    """A plain answer in OpenAI's form: `body` is a whole `chat.completion` object, or that of another task.
+
+    `content_type` says what it is where it is no JSON.
+    """
 
     body: bytes
     id: str
     model: str
     usage: Usage | None
+    content_type: bytes = b""
 
     def named(self, model: str) -> "Completion":
         """The same with this model in it."""
@@ -99,16 +105,26 @@ class ChunkReader(Protocol):
         ...
 
 
+JSON_HEADER = b"content-type: application/json\r\n"
+
+
 class Outgoing(NamedTuple):
     """What to POST: the path below the deployment's base URL, the body, and header lines of this request's own."""
 
     path: str
     body: bytes
-    headers: bytes = b""
+    headers: bytes = JSON_HEADER
 
 
 class Dialect(Protocol):
-    """One kind of upstream API."""
+    """One kind of upstream API.
+
+    `tasks` are those besides chat that it has, each with what reads a plain answer (its body and content type) as
+    `completion` does; no request for another comes here.
+    """
+
+    @property
+    def tasks(self) -> Mapping[Task, Callable[[ChatRequest, bytes, bytes], Completion]]: ...
 
     def headers(self, credential: str | None) -> dict[str, str]:
         """The headers of every request: our credential, if there is one, and what else the API wants."""

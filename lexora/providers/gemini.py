@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 from lexora.core.chat import ChatRequest
+from lexora.core.task import Task
 from lexora.providers.dialect import Completion, Outgoing
 from lexora.providers.gemini_request import generate_content_request
 from lexora.providers.gemini_response import GeminiChunkReader, completion
@@ -17,6 +19,7 @@ class GeminiDialect:
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.tasks: dict[Task, Any] = {}
         self._clock = clock
 
     def headers(self, credential: str | None) -> dict[str, str]:

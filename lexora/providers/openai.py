@@ -14,9 +14,11 @@ from msgspec import UNSET, Raw, UnsetType
 
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
+from lexora.core.task import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, TRANSCRIPTIONS
 from lexora.core.usage import Usage
-from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Outgoing, Transcript
+from lexora.providers.dialect import NOT_JSON, ChunkReader, Completion, MalformedEvent, Outgoing, Transcript
 from lexora.providers.errors import refused_as
+from lexora.providers.openai_tasks import EventReader, task_answer
 from lexora.providers.sse import event
 
 
@@ -71,6 +73,7 @@ class _Choice(msgspec.Struct):
     index: int = 0
     finish_reason: str | None = None
     delta: _Delta | None = None
+    text: str | None = None  # in place of a delta, where no chat goes on
 
 
 class _Chunk(msgspec.Struct):
@@ -82,6 +85,7 @@ class _Chunk(msgspec.Struct):
 
 
 _MOST_TOKENS = 2**53
+_IN_CHUNKS = (CHAT, COMPLETIONS)  # streams of other tasks have events of their own
 
 _encode = msgspec.json.encode
 _decode_completion = msgspec.json.Decoder(_Completion).decode
@@ -100,7 +104,8 @@ class OpenAIChunkReader:
         self.ended = False
         self.transcript = Transcript()
         self._show_usage = request.include_usage
-        self._unfinished = set(range(request.known.n or 1))
+        self._finished: set[int] = set()
+        self._choices = request.known.n or 1
 
     def read(self, data: bytes) -> bytes:
         if data == b"[DONE]":
@@ -128,10 +133,13 @@ class OpenAIChunkReader:
                 elif delta.tool_calls or delta.reasoning_content or delta.reasoning or delta.refusal:
                     self.tokens_seen += 1
                     self.transcript.spoil()
+            elif choice.text:
+                self.tokens_seen += 1
+                self.transcript.add(choice.text)
             if choice.finish_reason:
-                self._unfinished.discard(choice.index)
+                self._finished.add(choice.index)
                 # Not every server sends [DONE]; every choice having finished is as true an end.
-                self.ended = not self._unfinished
+                self.ended = len(self._finished) >= self._choices
         if chunk.usage is not UNSET:
             if chunk.usage is not None:
                 self.usage = chunk.usage.usage()
@@ -158,7 +166,8 @@ def _strange_chunk(data: bytes) -> _Chunk:
 
 
 class OpenAIDialect:
-    """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat).
+    """Speaks OpenAI's chat completions API (https://platform.openai.com/docs/api-reference/chat), and hands on requests
+    for the rest of what an API of its kind may have; whether a server has it, it says itself.
 
     `key_header` holds the credential, if not `authorization`. `renamed` are fields that go by another name there.
     `tells_usage` says that streams end with the usage in any case, and that `stream_options` are refused.
@@ -174,6 +183,7 @@ class OpenAIDialect:
         self._key_header = key_header
         self._renamed = renamed
         self._tells_usage = tells_usage
+        self.tasks = dict.fromkeys((COMPLETIONS, EMBEDDINGS, RERANK, TRANSCRIPTIONS, IMAGES), task_answer)
 
     def headers(self, credential: str | None) -> dict[str, str]:
         if not credential:
@@ -181,16 +191,18 @@ class OpenAIDialect:
         return {self._key_header: credential} if self._key_header else {"authorization": f"Bearer {credential}"}
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        if request.form is not None:
+            return Outgoing(request.task.path, *request.form.filled(upstream_model))
         fields: dict[str, Any] = {**request.fields, "model": upstream_model}
         for name in self._renamed.keys() & fields.keys():
             fields[self._renamed[name]] = fields.pop(name)
         if self._tells_usage:
             fields.pop("stream_options", None)
-        elif request.stream and not request.include_usage:
+        elif request.stream and not request.include_usage and request.task in _IN_CHUNKS:
             # Real tokens need the usage chunk; the reader takes it out again.
             asked = _decode_fields(fields["stream_options"]) if request.known.stream_options else {}
             fields["stream_options"] = {**asked, "include_usage": True}
-        return Outgoing("/chat/completions", _encode(fields))
+        return Outgoing(request.task.path, _encode(fields))
 
     def completion(self, body: bytes) -> Completion:
         try:
@@ -203,5 +215,5 @@ class OpenAIDialect:
             raise UpstreamBroken("The upstream's answer has no choices.")
         return Completion(body, _text(facts.id), facts.model, facts.usage.usage() if facts.usage else None)
 
-    def chunk_reader(self, request: ChatRequest) -> OpenAIChunkReader:
-        return OpenAIChunkReader(request)
+    def chunk_reader(self, request: ChatRequest) -> ChunkReader:
+        return OpenAIChunkReader(request) if request.task in _IN_CHUNKS else EventReader(request)

@@ -9,7 +9,7 @@ import msgspec
 
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
-from lexora.providers.dialect import NOT_JSON, Outgoing
+from lexora.providers.dialect import JSON_HEADER, NOT_JSON, Outgoing
 
 # Those that it takes of a message's fields: it refuses any other.
 _FIELDS = (
@@ -32,7 +32,7 @@ def count_request(request: ChatRequest, upstream_model: str) -> Outgoing:
     sent = request.anthropic or {}
     fields = {name: sent[name] for name in _FIELDS if name in sent}
     body = msgspec.json.encode({"model": upstream_model, **fields})
-    return Outgoing("/messages/count_tokens", body, betas_header(request))
+    return Outgoing("/messages/count_tokens", body, JSON_HEADER + betas_header(request))
 
 
 def counted(body: bytes) -> int:

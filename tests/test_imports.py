@@ -117,6 +117,7 @@ def test_tests_stand_where_their_module_does() -> None:
         "test_load",
         "test_local",
         "test_main",
+        "test_messages_errors",
         "test_query",
         "test_shutdown",
     }

@@ -73,7 +73,7 @@ def test_what_is_left_out_is_the_providers(provider: str, base_url: str, origin:
 
 
 @pytest.mark.parametrize(
-    ("provider", "credential"), [("azure", "env:AZURE_OPENAI_API_KEY"), ("openai-compatible", None)]
+    ("provider", "credential"), [("azure", "env:AZURE_OPENAI_API_KEY"), ("bedrock", None), ("openai-compatible", None)]
 )
 def test_a_provider_without_an_address_of_its_own_needs_one(provider: str, credential: str | None) -> None:
     place, said = problem({"models": {"m": {"deployments": [{"provider": provider, "model": "up"}]}}})
@@ -87,7 +87,7 @@ def test_a_provider_without_an_address_of_its_own_needs_one(provider: str, crede
 def test_every_provider_is_tested() -> None:
     with_address = {"vllm", "ollama", "llamacpp", "openai", "anthropic", "gemini", "huggingface", "openrouter", "groq"}
     with_address |= {"mistral", "deepseek", "together", "fireworks", "xai", "cerebras", "nvidia"}
-    assert set(PROVIDERS) == with_address | {"azure", "openai-compatible"}
+    assert set(PROVIDERS) == with_address | {"azure", "bedrock", "openai-compatible"}
 
 
 def test_the_order_is_kept() -> None:

@@ -8,6 +8,7 @@ from aws_cdk import aws_codedeploy as codedeploy
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from infra.bedrock import allow_models
 from infra.data import DataStack
 from infra.function import PythonFunction
 from infra.nag import acknowledge
@@ -66,6 +67,7 @@ class Gateway(PythonFunction):
         if data.edge_secret is not None:
             names.append(data.edge_secret.name)
         self.allow(secret_arns(self, names), "secretsmanager:GetSecretValue")
+        allow_models(self, settings.bedrock_models)
         self.alias = lambda_.Alias(self, "Live", alias_name="live", version=self.function.current_version)
         if settings.canary:
             self._add_canary()

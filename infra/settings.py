@@ -61,6 +61,9 @@ def _retention(days: int) -> int:
 
 
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_web_origin)], ...], BeforeValidator(_comma_separated)]
+_BedrockModel = Annotated[
+    str, Field(pattern=r"^(arn:[a-z-]+:bedrock:[a-z0-9-]*:(\d{12})?:[^\s*?]+|[a-z0-9-]+(\.[a-zA-Z0-9_:-]+)+)$")
+]
 _SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
@@ -70,10 +73,11 @@ class Settings(BaseModel):
     `rate_limit_qpm` (requests a minute) and `burst_limit` hold for each door. `memory_mb` is the chat and stream
     functions'. `removal` is what `cdk destroy` does with data. `domain` needs `certificate_arn`, a certificate in
     us-east-1. Of `monthly_budget_usd` and `daily_spend_alarm_usd` 0 means none. `secrets` are the names that a model
-    map's `env:NAME` may use. `auth_required` asks for a key wherever a model is asked, `prepared_need_key` for prepared
-    answers too; `jwt_*` take the tokens of an OIDC issuer besides. `requests_per_minute`, `tokens_per_minute` and
-    `user_usd_*` are limits of each user, `usd_*` of all together, 0 allows none; `own_open` and `paid_open` say whether
-    requests go on while they cannot be counted. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
+    map's `env:NAME` may use, `bedrock_models` the ids or ARNs of the models that the functions may ask by their role.
+    `auth_required` asks for a key wherever a model is asked, `prepared_need_key` for prepared answers too; `jwt_*` take
+    the tokens of an OIDC issuer besides. `requests_per_minute`, `tokens_per_minute` and `user_usd_*` are limits of each
+    user, `usd_*` of all together, 0 allows none; `own_open` and `paid_open` say whether requests go on while they
+    cannot be counted. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +108,7 @@ class Settings(BaseModel):
         "ANTHROPIC_API_KEY",
         "GPU_API_KEY",
     )
+    bedrock_models: Annotated[tuple[_BedrockModel, ...], BeforeValidator(_comma_separated)] = ()
     auth_required: bool = True
     prepared_need_key: bool = False
     jwt_issuer: str | None = Field(None, pattern=r"^https://[^\s/]+\S*$")

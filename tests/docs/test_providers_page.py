@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from lexora.core.chat import parse_chat_request
 from lexora.core.errors import InvalidRequest
 from lexora.core.model_map import parse_model_map
 from lexora.providers import table
+from lexora.providers.sigv4 import region_of
 from lexora.providers.table import PROVIDERS
 from tests.support.client import HELLO, UPSTREAM_KEY, events, post, text_of
 from tests.support.gateway import ROOT, running_gateway
@@ -150,6 +152,13 @@ def test_azures_config_is_one() -> None:
     assert found.models["gpt-classic"].deployments[0].query == {"api-version": "2024-10-21"}
 
 
+def test_bedrocks_config_is_one() -> None:
+    found = parse_model_map(parse(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]), PROVIDERS)
+    claude, nova = (found.models[name].deployments[0] for name in ("claude", "nova"))
+    assert (claude.credential, nova.credential) == (None, "env:AWS_BEARER_TOKEN_BEDROCK")
+    assert region_of(urlsplit(claude.base_url).netloc) == "eu-central-1"
+
+
 def test_the_example_of_a_price_is_one() -> None:
     price = parse(re.findall(r"```yaml\n(price:.*?)```", PAGE, re.DOTALL)[0])
     row = {"provider": "openai", "model": "m", **price}
@@ -168,7 +177,8 @@ def content(*parts: dict[str, Any]) -> dict[str, Any]:
 ASKED: dict[str, dict[str, Any]] = {
     "tools": {"tools": [TOOL], "tool_choice": "required"},
     "parallel_tool_calls: false": {"tools": [TOOL], "parallel_tool_calls": False},
-    "images, as": content({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+    "images, by": content({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+    "images, as": content({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}),
     "PDFs": content({"type": "file", "file": {"file_data": "JVBERi0xLjcK"}}),
     "input_audio": content({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}),
     "response_format with": {
@@ -191,7 +201,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 def cells_of(what: str) -> list[str]:
     lines = PAGE.split("## What each can do")[1].split("\n## ")[0].splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines if line.startswith("|")]
     (row,) = [row for row in rows if f"`{what}`" in row[0] or row[0].replace("`", "").startswith(f"{what} ")]
     return row[1:]
 
@@ -208,7 +218,7 @@ def refuses(provider: str, fields: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("what", ASKED)
 def test_what_the_page_says_they_can_do_they_do(what: str) -> None:
     said = [cell.startswith("refused") for cell in cells_of(what)]
-    assert said == [refuses(provider, ASKED[what]) for provider in ("anthropic", "gemini")]
+    assert said == [refuses(provider, ASKED[what]) for provider in ("anthropic", "gemini", "bedrock")]
 
 
 def test_who_can_go_on_with_an_answer() -> None:

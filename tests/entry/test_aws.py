@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import secrets
 import signal
@@ -20,16 +21,19 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from lexora.adapters import secrets_manager
 from lexora.adapters.dynamodb_keys import DynamoKeys
 from lexora.adapters.json_log import JsonFormatter
+from lexora.core.errors import CredentialMissing
 from lexora.core.key_admin import create, new_key
 from lexora.core.model_map import Deployment
 from lexora.entry import aws, aws_model_map
 from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.providers.sigv4 import Identity
 from tests.support.client import HELLO, chat_body, events, post, sdk, text_of
 from tests.support.cloud import STAGE, Cloud, Function, running_function
 from tests.support.emulator import Emulator
 from tests.support.gateway import ROOT, RunningGateway, free_port, serving
 from tests.support.recorded import (
     DONE,
+    RECORDED,
     STREAM_END,
     STREAM_HEAD,
     Close,
@@ -56,6 +60,10 @@ SOON = 0.2
 # Waits of half a minute, made short.
 HASTY = {"lexora.entry.aws_model_map.LOOK_AGAIN_SECONDS": SOON, "lexora.adapters.secrets_manager.REST_SECONDS": SOON}
 IN_BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+VARIABLES = aws.Variables(
+    *("x",) * 8, allow_origins="", message_text=True, log_level="", max_seconds=1, record_ttl_days=1
+)
 
 Start = Callable[..., Function]
 
@@ -509,6 +517,52 @@ def test_secrets_that_cannot_be_read_are_told_apart(own_cloud: Cloud, start: Sta
     assert "cannot be read at the moment" in answer.json()["error"]["message"]
     assert answer.headers["retry-after"] == "2"
     assert any(message.startswith("the secret KEY cannot be read: ") for message in function.messages())
+
+
+@IN_BOTH_WAYS
+def test_the_functions_role_signs_requests_to_bedrock(
+    emulator: Emulator, start: Start, upstream: RecordedUpstream, streamed: bool
+) -> None:
+    answer = json_response((RECORDED / "bedrock" / "text.json").read_bytes())
+    refusal = json_response({"message": "Too many requests."}, "429 Too Many Requests")
+    upstream.play([refusal if streamed else answer])
+    one = {"provider": "bedrock", "base_url": upstream.base_url, "model": "amazon.nova-pro-v1:0"}
+    function = start(Cloud(emulator, {"m": one}), {"AWS_SESSION_TOKEN": "of-the-role"})
+    assert function.chat(model="m", stream=streamed).status == (429 if streamed else 200)
+    headers = upstream.received[0].headers
+    variables = emulator.environment({})
+    scope = f"/{variables['AWS_DEFAULT_REGION']}/bedrock/aws4_request, SignedHeaders="
+    assert headers["authorization"].startswith(f"AWS4-HMAC-SHA256 Credential={variables['AWS_ACCESS_KEY_ID']}/")
+    assert scope in headers["authorization"]
+    assert headers["x-amz-security-token"] == "of-the-role"
+    assert "of-the-role" not in function.stdout
+
+
+@pytest.fixture
+def roleless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """This process without any keys of AWS's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return monkeypatch
+
+
+def test_a_role_whose_keys_are_handed_out_by_an_address(
+    roleless: pytest.MonkeyPatch, upstream: RecordedUpstream
+) -> None:
+    """As in a function that was restored from a snapshot: such keys are in no variable, and run out."""
+    keys = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}
+    upstream.about = json_response(keys)
+    roleless.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{upstream.base_url}/credentials")
+    roleless.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert aws._Aws(VARIABLES).identity() == Identity("ASIA1", "s", "t", "eu-west-1")
+
+
+def test_a_function_without_a_role_says_so(roleless: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CredentialMissing, match="no keys at the moment"):
+        aws._Aws(VARIABLES).identity()
 
 
 # --- DynamoDB down ---

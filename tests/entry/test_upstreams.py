@@ -15,7 +15,7 @@ from lexora.core.model_map import Deployment
 from lexora.core.routing import Routes
 from lexora.entry.config import Settings, load_settings
 from lexora.entry.errors import ConfigError
-from lexora.entry.upstreams import Upstreams, find_upstreams
+from lexora.entry.upstreams import Upstreams, aws_identity, find_upstreams
 from lexora.providers.table import PROVIDERS
 from tests.support.fake_server import FakeServer, fake_server
 from tests.support.gateway import free_port
@@ -247,6 +247,45 @@ def test_a_header_that_cannot_be_sent_is_named(
     place = "models.a.deployments[0].headers: the environment variable TUNNEL_SECRET "
     assert str(caught.value).startswith(place + said)
     assert "sk-" not in str(caught.value)
+
+
+AWS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, ": AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set; set them, or name an API key of Bedrock: "),
+        ({"AWS_ACCESS_KEY_ID": "a"}, ": AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"),
+        (AWS, ".base_url: it names no region of AWS; set AWS_REGION"),
+        ({**AWS, "AWS_SECRET_ACCESS_KEY": "b\n"}, ": AWS's variables hold a line break or another character"),
+        ({**AWS, "AWS_DEFAULT_REGION": "eu-west-1"}, None),
+        ({**AWS, "AWS_REGION": "eu-west-1", "AWS_SESSION_TOKEN": "t"}, None),
+    ],
+)
+def test_who_signs_requests_to_aws_is_known_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str | None
+) -> None:
+    for name in (*AWS, "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    one = {"provider": "bedrock", "base_url": "https://proxy.example.com", "model": "x"}
+    settings = settings_of({"models": {"a": {"deployments": [one]}}}, tmp_path)
+    if said is None:
+        assert find(settings)[1]
+        assert (aws_identity().region, aws_identity().token) == ("eu-west-1", environment.get("AWS_SESSION_TOKEN", ""))
+        return
+    with pytest.raises(ConfigError) as caught:
+        find(settings)
+    assert str(caught.value).startswith(f"models.a.deployments[0]{said}")
+
+
+def test_an_address_of_awss_names_the_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    one = {"provider": "bedrock", "base_url": "https://bedrock-runtime.us-east-1.amazonaws.com", "model": "x"}
+    assert find(settings_of({"models": {"a": {"deployments": [one]}}}, tmp_path))[1]
 
 
 def test_without_a_config_own_servers_are_found(usual_ports: dict[str, int]) -> None:

@@ -21,6 +21,8 @@ EVERYTHING = {
     "message_text": "false",
     "architecture": "x86_64",
     "python": "3.12",
+    "bedrock_models": "eu.anthropic.claude-sonnet-4-6, amazon.nova-pro-v1:0, "
+    "arn:aws:bedrock:eu-west-1:123456789012:prompt-router/a",
 }
 
 

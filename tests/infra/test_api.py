@@ -95,6 +95,24 @@ def test_functions_may_do_what_they_must(dev: Environment, function: str) -> Non
         assert "ManagedPolicyArns" not in role
 
 
+@pytest.mark.parametrize("function", ["Chat", "Stream"])
+def test_functions_may_ask_the_models_of_bedrock_that_are_listed_and_no_other(prod: Environment, function: str) -> None:
+    (granted,) = [
+        statement
+        for statement in prod.statements("Api", f"{function}GatewayRole")
+        if "bedrock" in json.dumps(statement["Action"])
+    ]
+    assert granted["Action"] == ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"]
+    models = "arn:{AWS::Partition}:bedrock:*::foundation-model/"
+    assert {text(resource) for resource in granted["Resource"]} == {
+        "arn:{AWS::Partition}:bedrock:*:{AWS::AccountId}:inference-profile/eu.anthropic.claude-sonnet-4-6",
+        f"{models}eu.anthropic.claude-sonnet-4-6",
+        f"{models}anthropic.claude-sonnet-4-6",
+        f"{models}amazon.nova-pro-v1:0",
+        "arn:aws:bedrock:eu-west-1:123456789012:prompt-router/a",
+    }
+
+
 def test_tracing_snap_start_and_canary_are_settings(dev: Environment, prod: Environment) -> None:
     for function in dev.resources("Api", "Lambda::Function").values():
         assert "SnapStart" not in function

@@ -45,6 +45,10 @@ def test_spellings_of_environment_variables(spelling: str) -> None:
 
 
 def test_lists_are_comma_separated() -> None:
+    assert read({"bedrock_models": "a.b-v1:0, arn:aws:bedrock:eu-west-1:123456789012:y/z"}).bedrock_models == (
+        "a.b-v1:0",
+        "arn:aws:bedrock:eu-west-1:123456789012:y/z",
+    )
     settings = read({"secrets": "A_KEY,B_KEY"}, {"ALLOW_ORIGINS": "https://a.example, http://localhost:3000,"})
     assert settings.allow_origins == ("https://a.example", "http://localhost:3000")
     assert settings.secrets == ("A_KEY", "B_KEY")
@@ -75,6 +79,8 @@ def test_what_is_empty_is_not_set() -> None:
         ({"snap_start": "true", "python": "3.11"}, {}, "snap_start needs python 3.12"),
         ({"removal": "keep"}, {}, "-c removal: Input should be 'destroy' or 'retain'"),
         ({"secrets": "lower"}, {}, "-c secrets"),
+        ({"bedrock_models": "*"}, {}, "-c bedrock_models"),
+        ({"bedrock_models": "arn:aws:bedrock:us-east-1::foundation-model/*"}, {}, "-c bedrock_models"),
         ({"alarm_email": "nobody"}, {}, "-c alarm_email"),
     ],
 )

@@ -12,7 +12,8 @@ from infra.nag import acknowledge
 from infra.settings import Settings
 from infra.site import Site
 
-_CHAT_PATHS = ("/v1/chat/completions", "/chat/completions", "/v1/messages")
+# Where answers may be streamed.
+_CHAT_PATHS = ("/v1/chat/completions", "/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions")
 _EDGE_HEADER = "x-lexora-edge"
 # How long a door may be silent. The buffered one gives up earlier, and a stream has a comment every 15 s.
 _READ_SECONDS = 120

@@ -21,7 +21,7 @@ from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
-from lexora.api.responses import StoredResponseEndpoint, responses_door
+from lexora.api.responses import responses_table
 from lexora.api.stats import StatsEndpoint
 from lexora.api.surface import surface_table
 from lexora.core.auth import Auth
@@ -31,8 +31,6 @@ from lexora.core.gateway import Gateway
 from lexora.core.ports import KeyStore, Ledger, ResponseStore
 from lexora.core.record import RequestIds
 from lexora.core.stats import StatsSource
-from lexora.providers.responses_door import ResponsesDoor
-from lexora.providers.responses_door_request import ResponsesFields
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -75,10 +73,6 @@ def create_app(
         ChatEndpoint, gateway, auth, ledger, request_ids, max_body_bytes, max_seconds, max_plain_seconds
     )
     chat = completions()
-    responses = completions(
-        endpoint="responses.create", door=ResponsesDoor(), door_of=partial(responses_door, stored_responses)
-    )
-    stored = StoredResponseEndpoint(stored_responses, auth)
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
     health = HealthEndpoint(gateway, time.monotonic(), operations.health)
@@ -87,8 +81,6 @@ def create_app(
     admin_keys = AdminKeys(auth, operations.keys, max_body_bytes)
 
     chat_doc = Doc("A chat completion, plain or (stream: true) as server-sent events.", ChatFields, completes=True)
-    responses_doc = Doc("The same in the form of OpenAI's Responses API.", ResponsesFields, completes=True)
-    stored_doc = Doc("A stored response.", parameters=(("id", "string", "a response's id"),))
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
@@ -98,9 +90,7 @@ def create_app(
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
         *messages_table(completions, CountTokensEndpoint(gateway, auth, request_ids, max_body_bytes)),
-        ("POST", "/v1/responses", responses, responses_doc),
-        ("GET", "/v1/responses/{id}", stored, stored_doc),
-        ("DELETE", "/v1/responses/{id}", stored, stored_doc._replace(summary="Deletes a stored response.")),
+        *responses_table(completions, stored_responses, auth),
         *surface_table(completions, gateway),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),

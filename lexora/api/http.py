@@ -1,11 +1,12 @@
 """Bodies in, responses out: the little HTTP that bare ASGI endpoints need."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lexora.core.errors import ClientLeft, Forbidden, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
@@ -141,3 +142,13 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     if headers is None:
         headers = scope["lexora.headers"] = dict(scope["headers"])
     return headers
+
+
+class Later:
+    """An endpoint that is made when it is first asked: what it imports makes no cold start of a function longer."""
+
+    def __init__(self, make: Callable[[], ASGIApp]) -> None:
+        self._made = cache(make)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._made()(scope, receive, send)

@@ -1,18 +1,14 @@
-"""POST /v1/messages and /v1/messages/count_tokens: the gateway for clients of Anthropic's API.
-
-The door is imported when somebody first comes through it: the cold start of a function is shorter without.
-"""
+"""POST /v1/messages and /v1/messages/count_tokens: the gateway for clients of Anthropic's API."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import cache
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, credential_of, headers_of, read_body, require_json, send
+from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, read_body, require_json, send
 from lexora.api.lifetime import Lifetime
 from lexora.api.openapi import Doc
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
@@ -28,17 +24,13 @@ _Row = tuple[str, str, ASGIApp, Callable[[], Doc]]
 def messages_table(completions: Callable[..., ASGIApp], count_tokens: ASGIApp) -> list[_Row]:
     """The rows of the route table. `completions` makes an endpoint that completes."""
 
-    @cache
     def messages() -> ASGIApp:
         from lexora.providers.messages_door import MessagesDoor
 
         return completions(endpoint="messages", door=MessagesDoor())
 
-    async def first_then_always(scope: Scope, receive: Receive, send: Send) -> None:
-        await messages()(scope, receive, send)
-
     return [
-        ("POST", "/v1/messages", first_then_always, _messages_doc),
+        ("POST", "/v1/messages", Later(messages), _messages_doc),
         ("POST", "/v1/messages/count_tokens", count_tokens, _count_tokens_doc),
     ]
 

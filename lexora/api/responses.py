@@ -1,17 +1,27 @@
-"""What is stored of responses: GET and DELETE /v1/responses/{id}, and the door that goes on from them."""
+"""/v1/responses: OpenAI's Responses API, and what is stored of responses."""
+
+from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, credential_of, headers_of, send, send_json
+from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, send, send_json
+from lexora.api.openapi import Doc
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import InvalidRequest, NotFound, Unauthorized
 from lexora.core.keys import Caller
 from lexora.core.ports import ResponseStore, StoredResponse
 from lexora.core.responses import OwnResponses, owner_of
-from lexora.providers.responses_door import ResponsesDoor
+
+if TYPE_CHECKING:  # imported when somebody first comes through it
+    from lexora.providers.responses_door import ResponsesDoor
+
+_Row = tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]
 
 # They are somebody's words: no cache between us and the client may keep them.
 _NO_STORE = [(b"cache-control", b"no-store")]
@@ -29,8 +39,33 @@ class _Nobodys(OwnResponses):
         return False
 
 
-def responses_door(store: ResponseStore | None, caller: Caller | None, _body: bytes) -> ResponsesDoor:
+def responses_table(completions: Callable[..., ASGIApp], store: ResponseStore | None, auth: Auth) -> list[_Row]:
+    """The rows of the route table. `completions` makes an endpoint that completes, `store` is where responses are."""
+
+    def create() -> ASGIApp:
+        from lexora.providers.responses_door import ResponsesDoor
+
+        return completions(endpoint="responses.create", door=ResponsesDoor(), door_of=partial(_responses_door, store))
+
+    stored = StoredResponseEndpoint(store, auth)
+    doc = Doc("A stored response.", parameters=(("id", "string", "a response's id"),))
+    return [
+        ("POST", "/v1/responses", Later(create), _responses_doc),
+        ("GET", "/v1/responses/{id}", stored, doc),
+        ("DELETE", "/v1/responses/{id}", stored, doc._replace(summary="Deletes a stored response.")),
+    ]
+
+
+def _responses_doc() -> Doc:
+    from lexora.providers.responses_door_request import ResponsesFields
+
+    return Doc("The same in the form of OpenAI's Responses API.", ResponsesFields, completes=True)
+
+
+def _responses_door(store: ResponseStore | None, caller: Caller | None, _body: bytes) -> ResponsesDoor:
     """The door for one caller: what is stored of it, and nobody else's."""
+    from lexora.providers.responses_door import ResponsesDoor
+
     if store is None:
         return ResponsesDoor()
     if caller is None:

@@ -1,14 +1,11 @@
-"""OpenAI's other endpoints, and /api/v1/llm: the same way through the gateway as chat, by other doors.
-
-A door is imported when somebody first comes through it: the cold start of a function is shorter without.
-"""
+"""OpenAI's other endpoints, and /api/v1/llm: the same way through the gateway as chat, by other doors."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import require_form, send_json
+from lexora.api.http import Later, require_form, send_json
 from lexora.api.openapi import Doc
 from lexora.core.gateway import Gateway
 from lexora.core.task import COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, TRANSCRIPTIONS, Task
@@ -27,23 +24,13 @@ def surface_table(completions: Callable[..., ASGIApp], gateway: Gateway) -> list
     """The rows of the route table. `completions` makes an endpoint that answers by a door."""
     return [
         *(
-            ("POST", f"/v1{task.path}", _Later(partial(_endpoint, completions, task)), partial(_doc, task))
+            ("POST", f"/v1{task.path}", Later(partial(_endpoint, completions, task)), partial(_doc, task))
             for task in _SUMMARIES
         ),
-        ("POST", f"/v1{TRANSCRIPTIONS.path}", _Later(partial(_form_endpoint, completions)), _form_doc),
-        ("POST", "/api/v1/llm/query", _Later(partial(_query_endpoint, completions)), _query_doc),
+        ("POST", f"/v1{TRANSCRIPTIONS.path}", Later(partial(_form_endpoint, completions)), _form_doc),
+        ("POST", "/api/v1/llm/query", Later(partial(_query_endpoint, completions)), _query_doc),
         ("GET", "/api/v1/llm/models", _names_endpoint(gateway), lambda: Doc("The names of the models for a query.")),
     ]
-
-
-class _Later:
-    """An endpoint that is made when it is first asked."""
-
-    def __init__(self, make: Callable[[], ASGIApp]) -> None:
-        self._made = cache(make)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._made()(scope, receive, send)
 
 
 def _endpoint(completions: Callable[..., ASGIApp], task: Task) -> ASGIApp:

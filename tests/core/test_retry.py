@@ -92,6 +92,7 @@ def test_delays_are_jittered() -> None:
         ),
         refused(400, "prompt is too long: 205000 tokens > 200000 maximum"),
         refused(400, "The input token count (1048577) exceeds the maximum number of tokens allowed (1048576)."),
+        refused(400, "Input is too long for requested model."),
         refused(400, "x", code="context_length_exceeded"),
     ],
 )

@@ -70,6 +70,10 @@ def gateway(_upstream: RecordedUpstream, tmp_path_factory: pytest.TempPathFactor
         },
     )
     config["models"]["spare"] = {"deployments": [{**bedrock, "model": "first"}, {**bedrock, "model": "second"}]}
+    sizes = {"small": 1_000, "large": 200_000}
+    config["models"]["grows"] = {
+        "deployments": [{**bedrock, "model": name, "context_window": size} for name, size in sizes.items()]
+    }
     env = {
         "AWS_ACCESS_KEY_ID": ROLE.key_id,
         "AWS_SECRET_ACCESS_KEY": ROLE.secret,
@@ -256,14 +260,13 @@ def test_throttling(streamed: bool, upstream: RecordedUpstream, gateway: Running
 
 
 @IN_BOTH_WAYS
-def test_a_prompt_too_long_for_it_is_known_as_such(
+def test_a_prompt_too_long_for_it_goes_to_a_larger_one(
     streamed: bool, upstream: RecordedUpstream, gateway: RunningGateway
 ) -> None:
-    message = "Input is too long for requested model."
-    upstream.play([refusal("ValidationException", message, "400 Bad Request")])
-    response = post(gateway, model="spare", stream=streamed)
-    assert (response.status_code, response.json()["error"]["message"]) == (400, message)
-    assert len(upstream.received) == 1  # the other one's context is no larger
+    refused = refusal("ValidationException", "Input is too long for requested model.", "400 Bad Request")
+    upstream.play([refused], stream("text.jsonl") if streamed else [json_response(recording("text.json"))])
+    response = post(gateway, model="grows", stream=streamed)
+    assert (response.status_code, response.headers["x-lexora-deployment"]) == (200, "bedrock/large")
 
 
 def test_an_answer_that_the_model_has_botched_goes_to_the_next(

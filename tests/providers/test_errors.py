@@ -140,6 +140,41 @@ def test_google_says_in_the_details_when_to_come_back(delay: object, seconds: fl
     assert refuse(429, body, retry_after=2).retry_after == 2
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "error_type"),
+    [
+        ({"message": CONTEXT}, "ValidationException", "ValidationException"),
+        ({"Message": CONTEXT}, "ValidationException:http://internal.amazon.com/coral/", "ValidationException"),
+        ({"Message": CONTEXT}, "", "upstream_error"),
+        (OPENAI, "ValidationException", "invalid_request_error"),
+    ],
+)
+def test_aws_says_in_a_header_what_kind_of_error_it_is(body: Any, kind: str, error_type: str) -> None:
+    error = refuse(400, body, kind=kind)
+    assert (error.status, error.upstream_status, error.message, error.error_type) == (400, 400, CONTEXT, error_type)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, {"message": "The security token included in the request is expired"}, "ExpiredTokenException"),
+        (403, {"message": "The request signature does not match."}, "InvalidSignatureException"),
+        (400, {"message": "Authorization=AWS4-HMAC-SHA256 Credential=AKIA1"}, "IncompleteSignatureException"),
+        (403, {"Message": "Authentication failed: Please make sure your API Key is valid."}, ""),
+    ],
+)
+def test_what_aws_calls_a_wrong_credential(status: int, body: Any, kind: str) -> None:
+    error = refuse(status, body, kind=kind)
+    assert (error.status, error.upstream_status, error.code) == (502, 401, "upstream_credential_refused")
+
+
+def test_who_may_not_ask_a_model_has_no_wrong_credential() -> None:
+    """Another look-up would not help."""
+    error = refuse(403, {"message": "User: arn:… is not authorized"}, kind="AccessDeniedException")
+    assert (error.upstream_status, error.code) == (403, "upstream_credential_refused")
+    assert "arn:" not in error.message
+
+
 def test_google_calls_a_wrong_key_a_bad_request() -> None:
     error = refuse(400, google_error({"reason": "API_KEY_INVALID"}))
     assert (error.status, error.upstream_status, error.code) == (502, 401, "upstream_credential_refused")

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import headers_of, read_body, require_json, send_json
-from lexora.api.openapi import Doc
+from lexora.api.openapi import KEY, Doc
 from lexora.core import key_admin
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import AuthUnavailable, Forbidden, Unauthorized
@@ -57,27 +57,23 @@ class AdminKeys:
     def table(self) -> list[tuple[str, str, ASGIApp, Doc]]:
         """Rows of the application's route table."""
         one = (("id", "string", "a key's id: the 12 hex digits in it"),)
+        all_doc = Doc("Every key, without its secret. All of /admin needs an admin's key.", errors=KEY)
+        made_doc = Doc("Make a key. Its plain text is shown this once.", NewKey, statuses=(201,), errors=KEY)
+        one_doc = Doc("One key, without its secret.", parameters=one, errors=KEY)
+        rotated_doc = Doc(
+            "Make a new key with an old one's settings, and end the old one.",
+            Rotation,
+            parameters=one,
+            statuses=(201,),
+            errors=KEY,
+            body_required=False,
+        )
         rows: list[tuple[str, str, Work, Doc]] = [
-            (
-                "GET",
-                "/admin/keys",
-                self._list,
-                Doc("Every key, without its secret. All of /admin needs an admin's key."),
-            ),
-            (
-                "POST",
-                "/admin/keys",
-                self._create,
-                Doc("Make a key. Its plain text is shown this once.", request=NewKey),
-            ),
-            ("GET", "/admin/keys/{id}", self._show, Doc("One key, without its secret.", parameters=one)),
-            ("DELETE", "/admin/keys/{id}", self._revoke, Doc("Revoke a key, within seconds.", parameters=one)),
-            (
-                "POST",
-                "/admin/keys/{id}/rotate",
-                self._rotate,
-                Doc("Make a new key with an old one's settings, and end the old one.", Rotation, parameters=one),
-            ),
+            ("GET", "/admin/keys", self._list, all_doc),
+            ("POST", "/admin/keys", self._create, made_doc),
+            ("GET", "/admin/keys/{id}", self._show, one_doc),
+            ("DELETE", "/admin/keys/{id}", self._revoke, one_doc._replace(summary="Revoke a key, within seconds.")),
+            ("POST", "/admin/keys/{id}/rotate", self._rotate, rotated_doc),
         ]
         return [(method, path, AdminEndpoint(self._auth, work), doc) for method, path, work, doc in rows]
 

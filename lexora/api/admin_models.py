@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope
 
 from lexora.api.admin import AdminEndpoint, Work
 from lexora.api.http import headers_of, read_body, require_json
-from lexora.api.openapi import Doc
+from lexora.api.openapi import KEY, UPSTREAM, Doc
 from lexora.core.auth import Auth
 from lexora.core.key_admin import parse
 from lexora.providers.operations import Action
@@ -55,11 +55,16 @@ class AdminModels:
         """Rows of the application's route table."""
         one = (("model", "string", "a model's name or alias"),)
         rows: list[tuple[str, str, Work, Doc]] = [
-            ("GET", "/admin/models", self._list, Doc("Whether the models of own servers are loaded, or sleep.")),
+            (
+                "GET",
+                "/admin/models",
+                self._list,
+                Doc("Whether the models of own servers are loaded, or sleep.", errors=KEY),
+            ),
         ]
         for action in get_args(Action):
             work = partial(self._act, action)
-            doc = Doc(_SUMMARIES[action], Wanted, parameters=one)
+            doc = Doc(_SUMMARIES[action], Wanted, parameters=one, errors=UPSTREAM, body_required=False)
             rows.append(("POST", f"/admin/models/{{model:path}}/{action}", work, doc))
         return [(method, path, AdminEndpoint(self._auth, work), doc) for method, path, work, doc in rows]
 

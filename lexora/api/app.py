@@ -20,7 +20,7 @@ from lexora.api.http import headers_of
 from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
-from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.api.openapi import KEY, Doc, describe, docs_endpoint, openapi_endpoint
 from lexora.api.responses import responses_table
 from lexora.api.stats import StatsEndpoint
 from lexora.api.surface import surface_table
@@ -85,6 +85,14 @@ def create_app(
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
         parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
+        statuses=(200, 304),
+        errors=(503,),
+    )
+    health_doc = Doc("Whether the gateway is up, and what it can answer with. 503: nothing can.", statuses=(200, 503))
+    stats_doc = Doc(
+        "What became of the requests of the last 24 hours.",
+        errors=KEY,
+        query=(("hours", "integer", "of so many hours, at most 744"),),
     )
     table: list[tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]] = [
         ("POST", "/v1/chat/completions", chat, chat_doc),
@@ -95,18 +103,20 @@ def create_app(
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),
-        ("GET", "/health", health, Doc("Whether the gateway is up, and what it can answer with.")),
-        ("GET", "/stats", stats, Doc("What became of the requests of the last 24 hours; ?hours= for another period.")),
+        ("GET", "/health", health, health_doc),
+        ("GET", "/stats", stats, stats_doc),
         *admin_keys.table(),
     ]
     if operations.metrics is not None:
+        metrics_doc = Doc("Metrics for Prometheus.", response="text/plain", errors=KEY)
         metrics = MetricsEndpoint(operations.metrics, _METRICS_TYPE, partial(require_watcher, auth))
-        table.append(("GET", "/metrics", metrics, Doc("Metrics for Prometheus.", response="text/plain")))
+        table.append(("GET", "/metrics", metrics, metrics_doc))
     if operations.models is not None:
         table += AdminModels(auth, operations.models, max_body_bytes).table()
     if operations.reload is not None:
         reload = ReloadEndpoint(auth, operations.reload)
-        table.append(("POST", "/admin/reload", reload, Doc("Read the configuration again. Needs an admin's key.")))
+        reload_doc = Doc("Read the configuration again. Needs an admin's key.", errors=(400, *KEY))
+        table.append(("POST", "/admin/reload", reload, reload_doc))
     api = describe([(method, _plain(path), doc) for method, path, _, doc in table])
     by_path: dict[str, dict[str, ASGIApp]] = {}
     for method, path, endpoint, _ in table:

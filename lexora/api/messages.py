@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, read_body, require_json, send
 from lexora.api.lifetime import Lifetime
-from lexora.api.openapi import Doc
+from lexora.api.openapi import UPSTREAM, Doc
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import ClientLeft, LexoraError, Unauthorized
 from lexora.core.gateway import Gateway
@@ -110,4 +110,4 @@ def _count_tokens_doc() -> Doc:
     from lexora.providers.messages_door_request import MessagesRequest
 
     summary = "How many tokens the prompt of such a request has."
-    return Doc(summary, MessagesRequest, error=AnthropicErrorEnvelope)
+    return Doc(summary, MessagesRequest, error=AnthropicErrorEnvelope, errors=UPSTREAM)

@@ -25,8 +25,36 @@ class ErrorEnvelope(msgspec.Struct):
     error: ErrorDetail
 
 
+# What an error of each status says, whatever the route.
+_ERRORS = {
+    400: "The request cannot be understood, or asks what nobody here can do.",
+    401: "No key, or none that is valid.",
+    403: "The key does not allow it, or the Host header names somebody else.",
+    404: "There is no such thing.",
+    408: "The body did not come.",
+    409: "The upstream says that something is in the way.",
+    413: "The body, or the prompt, is too large.",
+    415: "The body is not JSON.",
+    422: "The upstream cannot do what the request asks.",
+    429: "More requests or tokens than allowed, or the budget is spent.",
+    500: "A fault of the gateway's own.",
+    502: "The upstream cannot be reached, broke off, or said what cannot be understood.",
+    503: "Nothing can answer at the moment.",
+    504: "The upstream, or the queue before it, took too long.",
+}
+_OF_EVERY_ROUTE = {403, 500}
+_OF_BODIES = {400, 408, 413, 415}
+# Where a key is asked for, and where an upstream is asked.
+KEY = (401, 503)
+UPSTREAM = (400, 401, 404, 409, 413, 422, 429, 502, 503, 504)
+
+
 class Doc(NamedTuple):
-    """What the documentation says of one route. `completes`: a model answers, streamed if that is asked."""
+    """What the documentation says of one route.
+
+    `completes`: a model answers, streamed if that is asked. `statuses` are those of what is no error, `errors` those
+    of errors, of type `error`, as far as they do not follow from the rest.
+    """
 
     summary: str
     request: type | None = None
@@ -35,6 +63,10 @@ class Doc(NamedTuple):
     completes: bool = False
     body: str = "application/json"
     error: type = ErrorEnvelope
+    statuses: tuple[int, ...] = (200,)
+    errors: tuple[int, ...] = ()
+    query: tuple[tuple[str, str, str], ...] = ()  # the same of what may follow a `?`
+    body_required: bool = True
 
 
 def describe(table: list[tuple[str, str, Doc | Callable[[], Doc]]]) -> Callable[[], dict[str, Any]]:
@@ -72,26 +104,45 @@ def _components(type_: type) -> dict[str, Any]:
 
 
 def _operation(doc: Doc) -> dict[str, Any]:
-    error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{doc.error.__name__}"}}}
+    operation: dict[str, Any] = {"summary": doc.summary, "responses": _responses(doc)}
+    parameters = [("path", *path) for path in doc.parameters] + [("query", *query) for query in doc.query]
+    if parameters:
+        operation["parameters"] = [
+            {"name": name, "in": place, "required": place == "path", "schema": {"type": kind}, "description": text}
+            for place, name, kind, text in parameters
+        ]
+    if doc.request is not None:
+        content = {doc.body: {"schema": _reference(doc.request)}}
+        operation["requestBody"] = {"required": doc.body_required, "content": content}
+    return operation
+
+
+def _responses(doc: Doc) -> dict[str, Any]:
     content: dict[str, Any] = {doc.response: {}}
     if doc.completes:
         content["text/event-stream"] = {}
-    operation: dict[str, Any] = {
-        "summary": doc.summary,
-        "responses": {
-            "200": {"description": "The answer.", "content": content},
-            "default": {"description": "An error.", "content": error},
-        },
+    answers = {
+        str(status): {"description": "The answer.", "content": content}
+        if status != 304
+        else {"description": "The answer is the one that the client has."}
+        for status in doc.statuses
     }
-    if doc.parameters:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": kind}, "description": text}
-            for name, kind, text in doc.parameters
-        ]
+    statuses = {*_OF_EVERY_ROUTE, *doc.errors}
     if doc.request is not None:
-        schema = {"$ref": f"#/components/schemas/{doc.request.__name__}"}
-        operation["requestBody"] = {"required": True, "content": {doc.body: {"schema": schema}}}
-    return operation
+        statuses |= _OF_BODIES
+    if doc.parameters:
+        statuses.add(404)
+    if doc.query:
+        statuses.add(400)
+    if doc.completes:
+        statuses |= set(UPSTREAM)
+    error = {"application/json": {"schema": _reference(doc.error)}}
+    errors = {str(status): {"description": _ERRORS[status], "content": error} for status in sorted(statuses)}
+    return errors | answers
+
+
+def _reference(of: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{of.__name__}"}
 
 
 class Static:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, send, send_json
-from lexora.api.openapi import Doc
+from lexora.api.openapi import KEY, Doc
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import InvalidRequest, NotFound, Unauthorized
 from lexora.core.keys import Caller
@@ -48,7 +48,12 @@ def responses_table(completions: Callable[..., ASGIApp], store: ResponseStore | 
         return completions(endpoint="responses.create", door=ResponsesDoor(), door_of=partial(_responses_door, store))
 
     stored = StoredResponseEndpoint(store, auth)
-    doc = Doc("A stored response.", parameters=(("id", "string", "a response's id"),))
+    doc = Doc(
+        "A stored response.",
+        parameters=(("id", "string", "a response's id"),),
+        errors=KEY,
+        query=(("x_user_id", "string", "whose it is, if a trusted key asks for somebody"),),
+    )
     return [
         ("POST", "/v1/responses", Later(create), _responses_doc),
         ("GET", "/v1/responses/{id}", stored, doc),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.recorded import completion
+from tests.support.recorded import DONE, completion, finish, token, usage
 
 
 class FakeServer:
@@ -36,15 +36,20 @@ class FakeServer:
 
             def do_POST(self) -> None:
                 self._note()
-                outer.chats.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self._send(200, json.dumps(completion(text, model=outer.chats[-1]["model"])).encode())
+                chat = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.chats.append(chat)
+                if chat.get("stream"):
+                    events = token(text, model=chat.get("model")) + finish() + usage(7, 3) + DONE
+                    self._send(200, events, "text/event-stream")
+                else:
+                    self._send(200, json.dumps(completion(text, model=chat.get("model"))).encode())
 
             def _note(self) -> None:
                 outer.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
 
-            def _send(self, status: int, body: bytes) -> None:
+            def _send(self, status: int, body: bytes, content_type: str = "application/json") -> None:
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
+                self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

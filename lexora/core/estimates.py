@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -45,16 +45,20 @@ class _Learned:
 
 
 class Estimates:
-    """Bounds of what requests use, learned for each deployment from what they have used. In memory."""
+    """Bounds of what requests use, learned for each deployment from what they have used. In memory.
 
-    def __init__(self) -> None:
+    `sent_limit` says which longest answer a provider is told to give where a request does not say; 0: none.
+    """
+
+    def __init__(self, sent_limit: Callable[[str], int] = lambda _: 0) -> None:
+        self._sent_limit = sent_limit
         self._learned: dict[str, _Learned] = {}
 
-    def bounds(self, label: str, request: ChatRequest) -> tuple[int, int]:
+    def bounds(self, label: str, request: ChatRequest, provider: str = "") -> tuple[int, int]:
         """The most tokens that the prompt may have, and the answer.
 
         None of the prompt's is shorter than a byte, and most prove to be longer. The answer may have what the request
-        allows, else half as much again as the longest of late.
+        allows, or the provider is told; else half as much again as the longest of late.
         """
         learned = self._learned.get(label)
         size, fixed = _measure(request)
@@ -64,7 +68,9 @@ class Estimates:
         # Servers differ in which of the two they heed.
         completion = min(max(known.max_tokens or 0, known.max_completion_tokens or 0), _MOST_TOKENS)
         if completion <= 0 and request.task.longest:
-            completion = max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else request.task.longest
+            completion = self._sent_limit(provider) or (
+                max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else request.task.longest
+            )
         return size + fixed, completion * (known.n or 1)
 
     def learn(self, label: str, request: ChatRequest, usage: Usage) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Wildcard routes make a deployment for each model name that clients think of.
 _MOST = 1_000
 
-_Place = tuple[str, str, str]  # a deployment's label, base URL and model
+_Place = tuple[object, ...]  # whatever makes a deployment another one
 
 
 class Lane:
@@ -55,7 +55,7 @@ class Lanes:
         lane = self._by_identity.get(id(deployment))
         if lane is not None and lane.deployment is deployment:
             return lane
-        place = (deployment.label, deployment.base_url, deployment.model)
+        place = _place(deployment)
         lane = self._by_place.get(place)
         if lane is None:
             if len(self._by_place) >= _MOST:
@@ -90,7 +90,7 @@ class Lanes:
 
     def keep(self, deployments: Iterator[Deployment]) -> None:
         """Forgets the lanes of deployments that are no more; where somebody is in a queue, one lane stays with it."""
-        places = {(deployment.label, deployment.base_url, deployment.model) for deployment in deployments}
+        places = set(map(_place, deployments))
         lanes = sorted(self._by_place.items(), key=lambda item: item[0] not in places)
         used: set[Queue | None] = set()
         for place, lane in lanes:
@@ -104,3 +104,9 @@ class Lanes:
 
     def _forget_idle(self) -> None:
         self.keep(iter(()))
+
+
+def _place(deployment: Deployment) -> _Place:
+    # Another account at the same address has limits and failures of its own.
+    whose = (deployment.credential, *sorted(deployment.headers.items()))
+    return deployment.label, deployment.base_url, deployment.model, *whose

@@ -27,7 +27,7 @@ from lexora.core.keys import Caller
 from lexora.core.lanes import Lane, Lanes
 from lexora.core.limits import Estimates, Limiter, Reservation, cost_bound, nanodollars
 from lexora.core.ports import ChunkStream
-from lexora.core.queue import Place
+from lexora.core.queue import Place, QueueRules
 from lexora.core.record import Record
 from lexora.core.retry import GIVE_UP, Decision, RetryRules, decide
 from lexora.core.usage import Usage, estimate_tokens
@@ -114,7 +114,9 @@ class Passage:
         self._bounds = _UNBOUND  # the most tokens of the prompt and of the answer
         self._reservation: Reservation | None = None
         if traffic.limiter.concerns(caller, record.user_id):
-            self._bounds = {each.label: traffic.estimates.bounds(each.label, request) for each in deployments}
+            self._bounds = {
+                each.label: traffic.estimates.bounds(each.label, request, each.provider) for each in deployments
+            }
             # Whichever of them will answer, it is reserved for.
             most = max(self._bounds.values(), key=sum)
             self._reservation = traffic.limiter.admit(caller, record.user_id, *most)
@@ -225,7 +227,7 @@ class Passage:
         self._leave()
         spent = 0
         if tokens_seen:  # its provider bills for what the client has
-            cost = self.deployment.cost(usage or Usage(self._estimated_prompt(), tokens_seen))
+            cost = self.deployment.cost(self._counted(usage, tokens_seen))
             spent = nanodollars(cost or 0.0)
             self._spent += spent
         if self._reservation is not None:
@@ -265,12 +267,20 @@ class Passage:
 
     def _outgoing(self) -> ChatRequest:
         """The request as the deployment gets it: a server that orders what it is sent is told the priority."""
-        if not self.deployment.priority_scheduling or self._lane is None or self._lane.queue is None:
+        if not self.deployment.priority_scheduling:
             return self.request
-        return self.request.setting("priority", getattr(self._lane.queue.rules, self._record.priority or "normal"))
+        queue = self._lane.queue if self._lane is not None else None
+        rules = QueueRules() if queue is None else queue.rules
+        return self.request.setting("priority", getattr(rules, self._record.priority or "normal"))
 
-    def _estimated_prompt(self) -> int:
-        return self.request.token_ids + sum(map(estimate_tokens, self.request.texts()))
+    def _counted(self, usage: Usage | None, tokens_seen: int) -> Usage:
+        """What the upstream counted of an answer that was cut off, which is not all of it, if any."""
+        if usage is not None and usage.completion_tokens >= tokens_seen:
+            return usage
+        self._record.usage_estimated = True
+        if usage is not None:
+            return msgspec.structs.replace(usage, completion_tokens=tokens_seen)
+        return Usage(self.request.token_ids + sum(map(estimate_tokens, self.request.texts())), tokens_seen)
 
     def _larger(self) -> Deployment | None:
         window = self.deployment.context_window or 0
@@ -309,13 +319,9 @@ class Passage:
             else:
                 lane.circuit.succeeded()
         self._leave()
-        if usage is None:
-            record.usage_estimated = True
-            usage = Usage(self._estimated_prompt(), tokens_seen)
-        elif failed and usage.completion_tokens < tokens_seen:
-            record.usage_estimated = True
-            usage = msgspec.structs.replace(usage, completion_tokens=tokens_seen)
-        elif self._reservation is not None and not failed:
+        if usage is None or failed:
+            usage = self._counted(usage, tokens_seen)
+        elif self._reservation is not None:
             self._traffic.estimates.learn(deployment.label, self.request, usage)
         record.tokens_in = usage.prompt_tokens
         record.tokens_out = self.tokens_before + usage.completion_tokens

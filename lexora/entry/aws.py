@@ -173,6 +173,12 @@ class _Aws:
         return Identity(keys.access_key, keys.secret_key, keys.token or "", region)
 
 
+def _sent_limit(provider: str) -> int:
+    from lexora.providers.table import sent_limit
+
+    return sent_limit(provider)
+
+
 class _LazyUpstream:
     """The port `Upstream`, put together at the first call."""
 
@@ -216,7 +222,7 @@ def create_application() -> ASGIApp:
     )
     traffic = Traffic(
         Limiter(aws, _limit_rules(variables), time.time, log.error),
-        Estimates(),
+        Estimates(_sent_limit),
         Lanes(None, CircuitRules(), time.monotonic),  # a function has one request at a time: nothing waits in it
         RetryRules(),
         ledger.admit,

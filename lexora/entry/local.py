@@ -57,6 +57,7 @@ from lexora.entry.prepared import SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
 from lexora.entry.server import create_server
 from lexora.entry.upstreams import aws_identity, credential_of, find_upstreams
+from lexora.providers.table import sent_limit
 
 KEEP_ALIVE_SECONDS = 75  # longer than any client pool keeps an idle connection, so that it is not we who race
 LOOK_AGAIN_SECONDS = 5.0
@@ -202,7 +203,7 @@ class _Local:
             raise ConfigError(f"{error}; choose another folder with DATA=dir") from None
         traffic = Traffic(
             Limiter(self._limits, limit_rules(settings), time.time, log.error),
-            Estimates(),
+            Estimates(sent_limit),
             self._lanes,
             retry_rules(settings),
             self._ledger.admit,

@@ -16,19 +16,21 @@ from lexora.providers.token_count import betas_header
 # The version after it (2026-10-21) takes no temperature and no top_p from any model.
 _VERSION = "2023-06-01"
 
+# Models since Claude 4.5 allow 64,000 or more; this is within the ten minutes that an answer may take unstreamed, by
+# the estimate of Anthropic's SDK.
+DEFAULT_MAX_TOKENS = 16_384
+
 
 class AnthropicDialect:
     """Speaks Anthropic's Messages API (https://platform.claude.com/docs/en/api/messages).
 
-    `clock` gives Unix time in seconds, for `created`, which Anthropic does not say. `default_max_tokens` limits the
-    answers to requests that set no limit of their own; thinking counts towards it. Models since Claude 4.5 allow 64,000
-    or more; 16,384 is within the ten minutes that an answer may take unstreamed, by the estimate of Anthropic's SDK.
+    `clock` gives Unix time in seconds, for `created`, which Anthropic does not say. DEFAULT_MAX_TOKENS limits the
+    answers to requests that set no limit of their own; thinking counts towards it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time, default_max_tokens: int = 16_384) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.tasks: dict[Task, Any] = {}
         self._clock = clock
-        self._default_max_tokens = default_max_tokens
 
     def headers(self, credential: str | None) -> dict[str, str]:
         version = {"anthropic-version": _VERSION}
@@ -38,7 +40,7 @@ class AnthropicDialect:
         if request.anthropic is not None:
             body = msgspec.json.encode({**request.anthropic, "model": upstream_model})
             return Outgoing("/messages", body, JSON_HEADER + betas_header(request))
-        return Outgoing("/messages", messages_request(request, upstream_model, self._default_max_tokens))
+        return Outgoing("/messages", messages_request(request, upstream_model, DEFAULT_MAX_TOKENS))
 
     def completion(self, body: bytes) -> Completion:
         return completion(body, int(self._clock()))

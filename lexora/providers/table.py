@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from lexora.core.model_map import Price
-from lexora.providers.anthropic import AnthropicDialect
+from lexora.providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicDialect
 from lexora.providers.bedrock import BedrockDialect
 from lexora.providers.dialect import Decoder, Dialect
 from lexora.providers.eventstream import EventStreamDecoder
@@ -42,7 +42,8 @@ class Provider(NamedTuple):
     `counts_tokens`: it counts a prompt's tokens without answering it, in Anthropic's form.
     `continues` are the fields with which it goes on with a last message of the assistant's, None if it does not.
     `sign` signs the requests of deployments without a credential. `decoder` makes what cuts its streams into events.
-    `says_model`: its answers say which model gave them.
+    `says_model`: its answers say which model gave them. `default_max_tokens` is what it is sent as the longest answer
+    where the request does not say.
     """
 
     dialect: Dialect
@@ -59,6 +60,7 @@ class Provider(NamedTuple):
     sign: Sign | None = None
     decoder: Callable[[], Decoder] = EventDecoder
     says_model: bool = True
+    default_max_tokens: int = 0
 
 
 def _prices(provider: str) -> dict[str, Price]:
@@ -95,6 +97,7 @@ PROVIDERS: dict[str, Provider] = {
         continues={},
         prices=_prices("anthropic"),
         counts_tokens=True,
+        default_max_tokens=DEFAULT_MAX_TOKENS,
     ),
     "gemini": Provider(
         GeminiDialect(),
@@ -135,3 +138,8 @@ PROVIDERS: dict[str, Provider] = {
     # Any other: its deployments say where it is, and whose (`origin: own` for a server of the user's).
     "openai-compatible": Provider(_OPENAI, "paid", None),
 }
+
+
+def sent_limit(provider: str) -> int:
+    """The longest answer that a provider is told to give where the request does not say; 0 if it is told nothing."""
+    return PROVIDERS[provider].default_max_tokens

@@ -21,6 +21,7 @@ from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.api.query import query_table
 from lexora.api.responses import StoredResponseEndpoint, responses_door
 from lexora.api.stats import StatsEndpoint
 from lexora.api.surface import surface_table
@@ -101,7 +102,8 @@ def create_app(
         ("POST", "/v1/responses", responses, responses_doc),
         ("GET", "/v1/responses/{id}", stored, stored_doc),
         ("DELETE", "/v1/responses/{id}", stored, stored_doc._replace(summary="Deletes a stored response.")),
-        *surface_table(completions, gateway),
+        *surface_table(completions),
+        *query_table(completions, gateway),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),

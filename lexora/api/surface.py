@@ -1,4 +1,4 @@
-"""OpenAI's other endpoints, and /api/v1/llm: the same way through the gateway as chat, by other doors.
+"""OpenAI's other endpoints: the same way through the gateway as chat's, by other doors.
 
 A door is imported when somebody first comes through it: the cold start of a function is shorter without.
 """
@@ -8,12 +8,11 @@ from functools import cache, partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import require_form, send_json
+from lexora.api.http import require_form
 from lexora.api.openapi import Doc
-from lexora.core.gateway import Gateway
 from lexora.core.task import COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, TRANSCRIPTIONS, Task
 
-_Row = tuple[str, str, ASGIApp, Callable[[], Doc]]
+Row = tuple[str, str, ASGIApp, Callable[[], Doc]]
 
 _SUMMARIES = {
     COMPLETIONS: "A text completion, plain or (stream: true) as server-sent events.",
@@ -23,20 +22,18 @@ _SUMMARIES = {
 }
 
 
-def surface_table(completions: Callable[..., ASGIApp], gateway: Gateway) -> list[_Row]:
+def surface_table(completions: Callable[..., ASGIApp]) -> list[Row]:
     """The rows of the route table. `completions` makes an endpoint that answers by a door."""
     return [
         *(
-            ("POST", f"/v1{task.path}", _Later(partial(_endpoint, completions, task)), partial(_doc, task))
+            ("POST", f"/v1{task.path}", Later(partial(_endpoint, completions, task)), partial(_doc, task))
             for task in _SUMMARIES
         ),
-        ("POST", f"/v1{TRANSCRIPTIONS.path}", _Later(partial(_form_endpoint, completions)), _form_doc),
-        ("POST", "/api/v1/llm/query", _Later(partial(_query_endpoint, completions)), _query_doc),
-        ("GET", "/api/v1/llm/models", _names_endpoint(gateway), lambda: Doc("The names of the models for a query.")),
+        ("POST", f"/v1{TRANSCRIPTIONS.path}", Later(partial(_form_endpoint, completions)), _form_doc),
     ]
 
 
-class _Later:
+class Later:
     """An endpoint that is made when it is first asked."""
 
     def __init__(self, make: Callable[[], ASGIApp]) -> None:
@@ -69,22 +66,3 @@ def _form_doc() -> Doc:
 
     summary = "The text of a sound, plain or (stream: true) as server-sent events."
     return Doc(summary, TranscriptionFields, completes=True, body="multipart/form-data")
-
-
-def _query_endpoint(completions: Callable[..., ASGIApp]) -> ASGIApp:
-    from lexora.providers.query_door import QueryDoor
-
-    return completions(endpoint="llm.query", door=QueryDoor())
-
-
-def _query_doc() -> Doc:
-    from lexora.providers.query_door import LLMQuery, QueryError
-
-    return Doc("One prompt in, one text out.", LLMQuery, error=QueryError)
-
-
-def _names_endpoint(gateway: Gateway) -> ASGIApp:
-    async def names(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - it has no body
-        await send_json(scope, send, 200, gateway.routes().names)
-
-    return names

@@ -155,7 +155,10 @@ class HttpUpstream:
         try:
             if response.status != 200:
                 raise _refusal(target, request, response, body)
-            completion = _read(target, request, response, body)
+            if request.task is CHAT:
+                completion = target.provider.dialect.completion(body)
+            else:
+                completion = _read(target, request, response, body)
             return completion if target.provider.says_model else completion.named(target.deployment.model)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None

@@ -20,7 +20,8 @@ from lexora.api.http import headers_of
 from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
-from lexora.api.openapi import KEY, Doc, describe, docs_endpoint, openapi_endpoint
+from lexora.api.openapi import KEY, Doc, Row, describe, docs_endpoint, openapi_endpoint
+from lexora.api.query import query_table
 from lexora.api.responses import responses_table
 from lexora.api.stats import StatsEndpoint
 from lexora.api.surface import surface_table
@@ -94,12 +95,13 @@ def create_app(
         errors=KEY,
         query=(("hours", "integer", "of so many hours, at most 744"),),
     )
-    table: list[tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]] = [
+    table: list[Row] = [
         ("POST", "/v1/chat/completions", chat, chat_doc),
         ("POST", "/chat/completions", chat, chat_doc),
         *messages_table(completions, CountTokensEndpoint(gateway, auth, request_ids, max_body_bytes)),
         *responses_table(completions, stored_responses, auth),
-        *surface_table(completions, gateway),
+        *surface_table(completions),
+        *query_table(completions, gateway),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, read_body, require_json, send
 from lexora.api.lifetime import Lifetime
-from lexora.api.openapi import UPSTREAM, Doc
+from lexora.api.openapi import UPSTREAM, Doc, Row
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import ClientLeft, LexoraError, Unauthorized
 from lexora.core.gateway import Gateway
@@ -18,10 +18,8 @@ from lexora.core.record import Record, RequestIds
 
 log = logging.getLogger("lexora")
 
-_Row = tuple[str, str, ASGIApp, Callable[[], Doc]]
 
-
-def messages_table(completions: Callable[..., ASGIApp], count_tokens: ASGIApp) -> list[_Row]:
+def messages_table(completions: Callable[..., ASGIApp], count_tokens: ASGIApp) -> list[Row]:
     """The rows of the route table. `completions` makes an endpoint that completes."""
 
     def messages() -> ASGIApp:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora import __version__
 from lexora.api.http import JSON_TYPE, send
@@ -67,6 +67,10 @@ class Doc(NamedTuple):
     errors: tuple[int, ...] = ()
     query: tuple[tuple[str, str, str], ...] = ()  # the same of what may follow a `?`
     body_required: bool = True
+
+
+# Of the route table: method, path, what answers, and what is said of it, or what says so when first asked.
+Row = tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]
 
 
 def describe(table: list[tuple[str, str, Doc | Callable[[], Doc]]]) -> Callable[[], dict[str, Any]]:

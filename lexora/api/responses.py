@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, Later, credential_of, headers_of, send, send_json
-from lexora.api.openapi import KEY, Doc
+from lexora.api.openapi import KEY, Doc, Row
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
 from lexora.core.errors import InvalidRequest, NotFound, Unauthorized
 from lexora.core.keys import Caller
@@ -21,7 +21,6 @@ from lexora.core.responses import OwnResponses, owner_of
 if TYPE_CHECKING:  # imported when somebody first comes through it
     from lexora.providers.responses_door import ResponsesDoor
 
-_Row = tuple[str, str, ASGIApp, Doc | Callable[[], Doc]]
 
 # They are somebody's words: no cache between us and the client may keep them.
 _NO_STORE = [(b"cache-control", b"no-store")]
@@ -39,7 +38,7 @@ class _Nobodys(OwnResponses):
         return False
 
 
-def responses_table(completions: Callable[..., ASGIApp], store: ResponseStore | None, auth: Auth) -> list[_Row]:
+def responses_table(completions: Callable[..., ASGIApp], store: ResponseStore | None, auth: Auth) -> list[Row]:
     """The rows of the route table. `completions` makes an endpoint that completes, `store` is where responses are."""
 
     def create() -> ASGIApp:

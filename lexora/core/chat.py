@@ -175,34 +175,50 @@ _Known = TypeVar("_Known")
 _decode_known = msgspec.json.Decoder(ChatFields).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
+_UNREADABLE = (UnicodeDecodeError, msgspec.DecodeError, RecursionError)
+
 
 def parse_chat_request(body: bytes) -> ChatRequest:
     """Reads a request body. Raises InvalidRequest that names the field at fault."""
-    known, fields = read_fields(body, _decode_known)
+    try:
+        # msgspec passes over the strings it is not asked for without looking at their encoding.
+        body.decode()
+        known = _decode_known(body)
+        fields = _decode_fields(body)
+    except _UNREADABLE as error:
+        raise _unreadable(error) from None
+    if b'"x_' in body or b"\\u" in body:
+        _drop_own(fields)
     return ChatRequest(known, fields, len(body))
 
 
 def read_fields(body: bytes, decode_known: Callable[[bytes], _Known]) -> tuple[_Known, dict[str, Raw]]:
-    """What the gateway reads of a body, and what it forwards. Raises InvalidRequest that names the field at fault."""
+    """The same for what is no chat: what the gateway reads of a body, and what it forwards. Raises InvalidRequest."""
     try:
-        # msgspec passes over the strings it is not asked for without looking at their encoding.
         body.decode()
         known = decode_known(body)
         fields = _decode_fields(body)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"The body is not valid UTF-8 (byte {error.start}). Send JSON encoded as UTF-8.", code="invalid_utf8"
-        ) from None
-    except msgspec.ValidationError as error:
-        raise invalid_field(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
-    if b'"x_' in body or b"\\u" in body:
-        for name in [name for name in fields if name.startswith("x_")]:
-            del fields[name]
+    except _UNREADABLE as error:
+        raise _unreadable(error) from None
+    _drop_own(fields)
     return known, fields
+
+
+def _drop_own(fields: dict[str, Raw]) -> None:
+    for name in [name for name in fields if name.startswith("x_")]:
+        del fields[name]
+
+
+def _unreadable(error: Exception) -> InvalidRequest:
+    if isinstance(error, UnicodeDecodeError):
+        return InvalidRequest(
+            f"The body is not valid UTF-8 (byte {error.start}). Send JSON encoded as UTF-8.", code="invalid_utf8"
+        )
+    if isinstance(error, msgspec.ValidationError):
+        return invalid_field(str(error))
+    if isinstance(error, RecursionError):
+        return InvalidRequest("The body is nested too deeply.", code="invalid_json")
+    return InvalidRequest(f"The body is not valid JSON: {error}.", code="invalid_json")
 
 
 def invalid_field(problem: str) -> InvalidRequest:

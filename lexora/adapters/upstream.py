@@ -56,7 +56,7 @@ class _Target(NamedTuple):
     query: str
     headers: bytes
     secrets: tuple[str, ...]  # what is in the headers and in no error message
-    signature: Callable[[str, bytes], bytes] | None  # more headers, for a path and a body
+    signature: Callable[[Outgoing], bytes] | None  # more header lines
 
 
 def _retry_after(response: Response) -> float | None:
@@ -213,13 +213,14 @@ class HttpUpstream:
         path, body, headers = outgoing
         if target.query:
             path = f"{path}{'&' if '?' in path else '?'}{target.query}"
+            outgoing = outgoing._replace(path=path)
         trace = self._trace(record) if self._trace else ""
         return b"POST %b%b HTTP/1.1\r\n%b%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,
             path.encode(),
             target.headers,
             headers,
-            target.signature(path, body) if target.signature else b"",
+            target.signature(outgoing) if target.signature else b"",
             record.request_id.encode(),
             b"traceparent: %b\r\n" % trace.encode() if trace else b"",
             len(body),
@@ -260,10 +261,12 @@ class HttpUpstream:
             else None,
         )
 
-    def _signature(self, sign: Sign, headers: Mapping[str, str], base_path: str, path: str, body: bytes) -> bytes:
+    def _signature(self, sign: Sign, headers: Mapping[str, str], base_path: str, outgoing: Outgoing) -> bytes:
         if self._identity is None:
             raise CredentialMissing("Requests to AWS cannot be signed here.")
-        return _lines(sign(self._identity(), headers, base_path + path, body, now=time.time()))
+        path, body, lines = outgoing
+        own = dict(line.split(": ", 1) for line in lines.decode("latin-1").splitlines())
+        return _lines(sign(self._identity(), {**headers, **own}, base_path + path, body, now=time.time()))
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -12,8 +12,11 @@ from infra.nag import acknowledge
 from infra.settings import Settings
 from infra.site import Site
 
-# Where answers may be streamed.
-_CHAT_PATHS = ("/v1/chat/completions", "/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions")
+# What may be streamed, or takes its time.
+_SLOW_PATHS = (
+    *("/v1/chat/completions", "/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"),
+    *("/v1/audio/transcriptions", "/v1/images/generations", "/api/v1/llm/query"),
+)
 _EDGE_HEADER = "x-lexora-edge"
 # How long a door may be silent. The buffered one gives up earlier, and a stream has a comment every 15 s.
 _READ_SECONDS = 120
@@ -37,7 +40,7 @@ class EdgeStack(cdk.Stack):
             minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021 if settings.domain else None,
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             default_behavior=_door(api.chat.host, settings, data),
-            additional_behaviors={**site.behaviours(), **dict.fromkeys(_CHAT_PATHS, streaming)},
+            additional_behaviors={**site.behaviours(), **dict.fromkeys(_SLOW_PATHS, streaming)},
             error_responses=[
                 cloudfront.ErrorResponse(http_status=status, ttl=cdk.Duration.seconds(0)) for status in _NEVER_KEPT
             ],

@@ -62,6 +62,7 @@ class StreamDoor(Construct):
             # An edge-optimised API cuts a stream that is silent for 30 s, a regional one after 5 minutes.
             endpoint_configuration=apigateway.EndpointConfiguration(types=[apigateway.EndpointType.REGIONAL]),
             cloud_watch_role=False,
+            binary_media_types=["multipart/form-data"],  # whose bytes are no text, and would not survive as such
             deploy_options=apigateway.StageOptions(
                 stage_name=settings.environment,
                 throttling_rate_limit=settings.rate_per_second,

@@ -150,7 +150,8 @@ async def _discovered(client: HttpClient, own_port: int) -> tuple[dict[str, Rout
     for (name, deployment), models in zip(deployments.items(), served, strict=True):
         patterns = PROVIDERS[name].chat_models
         price = partial(listed_price, PROVIDERS[name].prices)
-        wildcards += [Wildcard(pattern, deployment, price) for pattern in patterns if name in paid]
+        named = (*patterns, *PROVIDERS[name].other_models)
+        wildcards += [Wildcard(pattern, deployment, price) for pattern in named if name in paid]
         for model in models or ():
             if name in own or any(fnmatchcase(model.id, pattern) for pattern in patterns):
                 provider = model.owned_by if model.owned_by in own else name

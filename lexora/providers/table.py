@@ -37,7 +37,8 @@ class Provider(NamedTuple):
     `base_url` is used by deployments that name none; where it is None, each must. `credential_env` and `base_url_env`
     are the environment variables that hold its key and another base URL by convention; `credential_env_too` is where
     the key may be instead. `chat_models` are patterns of the names of its chat models: with them, a key in the
-    environment is enough. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
+    environment is enough. `other_models` are patterns of those that do something else, found the same way but listed
+    nowhere. `base_url_env_lacks_version`: by convention the URL in that variable ends before `/v1`.
     `prices` are those that it lists, by the names of its models.
     `counts_tokens`: it counts a prompt's tokens without answering it, in Anthropic's form.
     `continues` are the fields with which it goes on with a last message of the assistant's, None if it does not.
@@ -61,6 +62,7 @@ class Provider(NamedTuple):
     decoder: Callable[[], Decoder] = EventDecoder
     says_model: bool = True
     default_max_tokens: int = 0
+    other_models: tuple[str, ...] = ()
 
 
 def _prices(provider: str) -> dict[str, Price]:
@@ -85,6 +87,7 @@ PROVIDERS: dict[str, Provider] = {
         "OPENAI_BASE_URL",
         ("gpt-[0-9]*", "chatgpt-*", "o[0-9]*"),
         prices=_prices("openai"),
+        other_models=("text-embedding-*", "gpt-image-*", "dall-e-*", "whisper-*"),
     ),
     "anthropic": Provider(
         AnthropicDialect(),

@@ -194,7 +194,10 @@ def test_the_streaming_door(dev: Environment) -> None:
         assert ":lambda:path/2021-11-15/functions/{StreamGatewayLive" in uri
         assert uri.endswith("}/response-streaming-invocations")
     assert dev.one("Api", "ApiGateway::Resource")["PathPart"] == "{proxy+}"
-    assert dev.one("Api", "ApiGateway::RestApi")["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    api = dev.one("Api", "ApiGateway::RestApi")
+    assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    # Else a sound would reach the function as text, which it is not.
+    assert api["BinaryMediaTypes"] == ["multipart/form-data"]
     assert not dev.resources("Api", "ApiGateway::Account")  # it would be the whole account's
 
 

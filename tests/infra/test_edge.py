@@ -151,7 +151,11 @@ def test_only_cloudfront_reads_the_bucket(dev: Environment) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"]
+    "path",
+    [
+        *("/v1/chat/completions", "/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"),
+        *("/v1/audio/transcriptions", "/v1/images/generations", "/api/v1/llm/query"),
+    ],
 )
 def test_chats_go_to_the_streaming_door(dev: Environment, path: str) -> None:
     door = origin(dev, behaviours(dev)[path])

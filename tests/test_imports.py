@@ -118,6 +118,7 @@ def test_tests_stand_where_their_module_does() -> None:
         "test_local",
         "test_main",
         "test_messages_errors",
+        "test_passage",
         "test_query",
         "test_shutdown",
     }

@@ -56,21 +56,24 @@ def test_every_byte_goes_on_as_soon_as_it_has_come(upstream: RecordedUpstream, d
 
 
 def test_silence_is_broken_by_a_comment_every_15_seconds(upstream: RecordedUpstream, door: RunningGateway) -> None:
-    """At once, as it takes its time: before the upstream's headers, in mid-stream, and where nothing is silent."""
+    """At once, as it takes its time: before the upstream's headers, in mid-stream, and where nothing is silent.
+
+    Headers that went out so early name who was asked by then, so a comment says who answers in the end.
+    """
     end = threading.Event()
     queued = [Until(end), STREAM_HEAD, piece(token("late")), piece(finish() + DONE), STREAM_END]
     refused = [Until(end), b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"]
     silent = [STREAM_HEAD, piece(token("first")), Until(end), piece(finish() + DONE), STREAM_END]
     lively = [STREAM_HEAD, *[piece(token("tick")), Sleep(4)] * 4, piece(finish() + DONE), STREAM_END]
-    upstream.play(queued, refused, silent, lively)
+    upstream.play(queued, refused, silent, lively, refused, stream(token("spare"), finish(), DONE))
     clients = []
-    for number in range(1, 5):
-        clients.append(RawChat(door, {"stream": True}))
+    for number, model in enumerate(("m", "m", "m", "m", "pair"), 1):
+        clients.append(RawChat(door, {"model": model, "stream": True}))
         upstream.wait_until_received(number)
     started = time.monotonic()
-    first, second, third, fourth = clients
-    with first, second, third, fourth:
-        for client in (first, second, third):
+    first, second, third, fourth, fifth = clients
+    with first, second, third, fourth, fifth:
+        for client in (first, second, third, fifth):
             client.read_until(b": keep-alive\n\n")
             assert time.monotonic() - started > 14.5
         end.set()
@@ -85,6 +88,10 @@ def test_silence_is_broken_by_a_comment_every_15_seconds(upstream: RecordedUpstr
         assert error["error"]["message"] == "The upstream answered with status 503."
         assert b": keep-alive" not in fourth.read_to_end()
         assert text_of(events(body_of(fourth))) == "tick" * 4
+        assert b"x-lexora-deployment: first\r\n" in fifth.read_to_end()
+        frames = body_of(fifth).decode().split("\n\n")
+        assert frames[:2] == [": keep-alive", ": x-lexora-deployment: second"]
+        assert text_of(events(body_of(fifth))) == "spare"
 
 
 def body_of(client: RawChat) -> bytes:

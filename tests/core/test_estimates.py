@@ -85,6 +85,17 @@ def test_the_length_of_answers_is_learned() -> None:
     assert 1400 < completion(estimates, "m", request()) < 1500
 
 
+def test_an_answer_is_as_long_as_its_provider_is_told() -> None:
+    estimates = Estimates({"told": 16_384, "other": 0}.__getitem__)
+
+    def bound(provider: str, **fields: Any) -> int:
+        return estimates.bounds("m", request(**fields), provider)[1]
+
+    assert [bound("told"), bound("other"), bound("told", max_tokens=5)] == [16_384, 4096, 5]
+    estimates.learn("m", request(), Usage(5, 10))
+    assert [bound("told"), bound("other")] == [16_384, 256]
+
+
 def test_money_is_rounded_up_to_whole_nanodollars() -> None:
     assert [nanodollars(usd) for usd in (0, 0.000123, 1.0, 1e-10, -1.0)] == [0, 123_000, 10**9, 1, 0]
     assert cost_bound(Price(input=0.15, output=0.6), 10, 100) == 61_500

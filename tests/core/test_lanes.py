@@ -37,6 +37,21 @@ def test_a_reload_keeps_the_lane_of_a_deployment_that_is_the_same() -> None:
     assert len(list(known)) == 2
 
 
+def test_another_account_at_the_same_address_is_another_lane() -> None:
+    known = lanes()
+    theirs = [
+        {},
+        {"credential": "env:ONE"},
+        {"credential": "env:TWO"},
+        {"headers": {"openai-project": "one"}},
+        {"headers": {"openai-project": "two"}},
+    ]
+    first = [known.of(deployment("openai", **more)) for more in theirs]
+    assert len(set(map(id, first))) == len({id(lane.circuit) for lane in first}) == len(theirs)
+    known.keep(deployment("openai", **more) for more in theirs)
+    assert [known.of(deployment("openai", **more)) for more in theirs] == first
+
+
 def test_deployments_on_one_server_share_its_queue_but_those_with_their_own_concurrency() -> None:
     known = lanes()
     here, there, other = (

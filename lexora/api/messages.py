@@ -105,7 +105,7 @@ def _messages_doc() -> Doc:
 
 
 def _count_tokens_doc() -> Doc:
-    from lexora.providers.messages_door_request import MessagesRequest
+    from lexora.providers.messages_door_request import CountedRequest
 
     summary = "How many tokens the prompt of such a request has."
-    return Doc(summary, MessagesRequest, error=AnthropicErrorEnvelope, errors=UPSTREAM)
+    return Doc(summary, CountedRequest, error=AnthropicErrorEnvelope, errors=UPSTREAM)

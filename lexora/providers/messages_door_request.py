@@ -88,7 +88,7 @@ class _ContextManagement(msgspec.Struct):
 class MessagesFields(msgspec.Struct):
     """The fields of Anthropic's request that have a counterpart of another name, form or range."""
 
-    messages: list[Message]
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
     system: str | list[Text] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     stop_sequences: list[str] | None = None
@@ -103,7 +103,7 @@ class MessagesFields(msgspec.Struct):
     context_management: _ContextManagement | None = None
 
 
-class MessagesRequest(MessagesFields):
+class CountedRequest(MessagesFields):
     """All that is read of a request: those, and what the gateway reads of any (`x_*` are its own)."""
 
     model: Name | None = None
@@ -111,6 +111,12 @@ class MessagesRequest(MessagesFields):
     x_priority: Literal["high", "normal", "low"] | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
+
+
+class MessagesRequest(CountedRequest, kw_only=True):
+    """The same of one that is answered."""
+
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)]
 
 
 _NOT_IN_A_MESSAGE = "Leave it out: a message has no room for what it asks for."

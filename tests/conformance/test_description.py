@@ -55,7 +55,7 @@ def admins_key(gateway: RunningGateway) -> str:
     "examples",
     [
         pytest.param(5, marks=pytest.mark.timeout(300)),
-        pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
     ],
 )
 def test_the_description_is_kept(site: tuple[RunningGateway, str | None], examples: int, tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_the_description_is_kept(site: tuple[RunningGateway, str | None], exampl
         env=clean_environment(),
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert not [line for line in gateway.stderr.splitlines() if "unexpected error" in line]
+    assert "unexpected error" not in gateway.stdout

@@ -261,9 +261,10 @@ def test_a_stream_of_images(upstream: RecordedUpstream, door: RunningGateway) ->
     with sdk(door) as client:
         found = list(client.images.generate(model="m", prompt="a cat", stream=True, partial_images=1))
     assert [event.type for event in found] == [partial["type"], last["type"]]
-    upstream.play(stream(frames[0]))
-    broken = post(door, "/v1/images/generations", prompt="a cat", stream=True)
-    assert b"upstream_broken" in broken.content
+    for sent, n in ((frames[0], 1), (frames[1], 2)):
+        upstream.play(stream(sent))
+        broken = post(door, "/v1/images/generations", prompt="a cat", n=n, stream=True)
+        assert b"upstream_broken" in broken.content
 
 
 # Transcriptions
@@ -502,7 +503,7 @@ def test_what_a_server_does_not_have_it_says_itself(
         [json_response({"object": "list"})],
         [json_response(b"[]")],
         [json_response({"error": {"message": "inside"}})],
-        [Close()],
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{", Close()],
     ],
 )
 def test_the_next_deployment_is_asked(

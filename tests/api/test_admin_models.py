@@ -108,7 +108,8 @@ def test_llamacpps_router_loads_and_unloads_and_answers_when_it_is_done(folder: 
             assert do(client, "a", "sleep") == (400, "operation_not_supported")
             server.status["a"] = "sleeping"  # as it does by itself, and wakes when it is asked
             assert do(client, "a", "load") == (200, "sleeping")
-            server.status["a"], server._then = "loading", ("a", "loaded")
+            server.status["a"] = "loading"
+            server.becomes("a", "loaded")
             assert do(client, "a", "load") == (200, "loaded")
 
 
@@ -151,7 +152,9 @@ def test_vllm_sleeps_and_wakes_and_is_sent_nothing_meanwhile(folder: Path) -> No
             assert client.get("/stats").json()["asleep"] == ["vllm/qwen3"]
             health = client.get("/health")
             assert (health.status_code, health.json()["status"], health.json()["asleep"]) == (200, "degraded", 1)
-            assert 'lexora_upstream_asleep{deployment="vllm/qwen3"} 1' in client.get("/metrics").text
+            metrics = client.get("/metrics").text
+            assert 'lexora_upstream_asleep{deployment="vllm/qwen3"} 1' in metrics
+            assert "lexora_failed_attempts_total{" not in metrics  # it was not even tried
             assert do(client, "m", "sleep") == (200, "sleeping")
             assert do(client, "m", "wake") == (200, "loaded")
             assert do(client, "m", "wake") == (200, "loaded")
@@ -181,6 +184,9 @@ def test_a_vllm_without_its_weights_reads_them_again_when_it_wakes(folder: Path,
         server.calls.clear()
         assert do(client, "m", "wake") == (200, "loaded")
         assert server.calls == [("/wake_up", None)]
+        server.post("/sleep", {"level": ["2"]}, None)
+        assert do(client, "m", "wake") == (200, "loaded")
+        assert server.weights
 
 
 def test_a_vllm_that_somebody_else_puts_to_sleep_is_seen_to(folder: Path) -> None:

@@ -181,23 +181,26 @@ class LlamaRouter(FakeModelServer):
             data.append({"id": name, "aliases": ["first"] if name == "a" else [], "object": "model", "status": said})
         return 200, {"data": data, "object": "list"}
 
+    def becomes(self, name: str, status: str) -> None:
+        """It does, after `seconds`."""
+        self._then, self._done_at = (name, status), time.monotonic() + self.seconds
+
     def post(self, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         name = "a" if body["model"] == "first" else body["model"]
         if name not in self.status:
             return self._error(404, "model is not found", "not_found_error")
-        self._done_at = time.monotonic() + self.seconds
         if path == "/models/load":
             if self.status[name] != "unloaded":
                 return self._error(400, "model is already running", "invalid_request_error")
             self.status[name] = "loading"
-            self._then = (name, "loaded" if name == "a" else "unloaded")
+            self.becomes(name, "loaded" if name == "a" else "unloaded")
             if name == "bad":
                 self.failed.add(name)
             return 200, {"success": True}
         assert path == "/models/unload"
         if self.status[name] == "unloaded":
             return self._error(400, "model is not running", "invalid_request_error")
-        self._then = (name, "unloaded")
+        self.becomes(name, "unloaded")
         return 200, {"success": True}
 
     @staticmethod

@@ -152,6 +152,7 @@ def test_vllm_sleeps_and_wakes_and_is_sent_nothing_meanwhile(folder: Path) -> No
             assert client.get("/stats").json()["asleep"] == ["vllm/qwen3"]
             health = client.get("/health")
             assert (health.status_code, health.json()["status"], health.json()["asleep"]) == (200, "degraded", 1)
+            wait_until(lambda: 'deployment="ollama/llama3"' in client.get("/metrics").text, "the answer to be counted")
             metrics = client.get("/metrics").text
             assert 'lexora_upstream_asleep{deployment="vllm/qwen3"} 1' in metrics
             assert "lexora_failed_attempts_total{" not in metrics  # it was not even tried

@@ -1,5 +1,6 @@
 """Load, unload, sleep and wake, through a gateway with an admin's key, on servers that follow the documented APIs."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -152,6 +153,8 @@ def test_vllm_sleeps_and_wakes_and_is_sent_nothing_meanwhile(folder: Path) -> No
             assert client.get("/stats").json()["asleep"] == ["vllm/qwen3"]
             health = client.get("/health")
             assert (health.status_code, health.json()["status"], health.json()["asleep"]) == (200, "degraded", 1)
+            counted = re.compile(r'lexora_requests_total\{[^}]*"ollama/llama3"')
+            wait_until(lambda: counted.search(client.get("/metrics").text), "the answer to be counted")
             metrics = client.get("/metrics").text
             assert 'lexora_upstream_asleep{deployment="vllm/qwen3"} 1' in metrics
             assert "lexora_failed_attempts_total{" not in metrics  # it was not even tried

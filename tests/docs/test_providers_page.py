@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 import yaml
 
@@ -133,6 +134,8 @@ def test_what_a_new_dialect_owes(upstream: RecordedUpstream, echo: types.ModuleT
         for fields, param in (({"n": 2}, "n"), ({"seed": 1}, "seed")):
             response = post(gateway, **fields)
             assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+        embeddings = httpx2.post(f"{gateway.url}/v1/embeddings", json={"input": "a", "model": "m"}, timeout=30)
+        assert embeddings.json()["error"]["code"] == "not_offered"
     assert len(upstream.received) == 5
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.client import UPSTREAM_KEY, sdk
 from tests.support.gateway import RunningGateway, models_config, running_gateway
+from tests.support.published import check
 from tests.support.recorded import RecordedUpstream, json_response, recorded_upstream
 
 ANSWER = {"embeddings": [{"values": [0.5, -0.25]}, {"values": [1, 0]}], "usageMetadata": {"promptTokenCount": 7}}
@@ -45,6 +46,7 @@ def test_the_sdk_gets_vectors_in_either_form(upstream: RecordedUpstream, gateway
         packed = client.embeddings.with_raw_response.create(model="m", input=["a", "b"], dimensions=2, user="u")
         plain = client.embeddings.create(model="m", input=["a", "b"], encoding_format="float")
     assert isinstance(json.loads(packed.content)["data"][0]["embedding"], str)
+    check("openai", "CreateEmbeddingResponse", ask(gateway, input=["a", "b"]).json())
     for answer in (packed.parse(), plain):
         assert [each.embedding for each in answer.data] == [[0.5, -0.25], [1, 0]]
         assert [each.index for each in answer.data] == [0, 1]

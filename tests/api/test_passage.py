@@ -156,7 +156,8 @@ def test_money_is_reserved_for_the_deployment_that_is_asked(
     go = [threading.Event(), threading.Event()]
     first.play([Until(go[0]), BROKEN])
     second.play([Until(go[1]), GOOD])
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        stack.callback(lambda: [event.set() for event in go])
         answer = pool.submit(ask, gateway, "dearer")
         first.wait_until_received()
         assert 256e-6 <= spent(gateway, "dearer", "dearer") - before < 1000e-6

@@ -6,7 +6,7 @@ from functools import partial
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.http import Later, send_json
-from lexora.api.openapi import Doc, Row
+from lexora.api.openapi import UPSTREAM, Doc, Row
 from lexora.core.gateway import Gateway
 
 
@@ -28,7 +28,7 @@ def _query_endpoint(completions: Callable[..., ASGIApp]) -> ASGIApp:
 def _query_doc() -> Doc:
     from lexora.providers.query_door import LLMQuery, QueryError
 
-    return Doc("One prompt in, one text out.", LLMQuery, error=QueryError)
+    return Doc("One prompt in, one text out.", LLMQuery, error=QueryError, errors=UPSTREAM)
 
 
 def _names_endpoint(gateway: Gateway) -> ASGIApp:

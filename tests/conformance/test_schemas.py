@@ -127,6 +127,29 @@ def test_a_stored_response(gateway: RunningGateway, upstream: RecordedUpstream) 
     assert stored == created
 
 
+def test_embeddings_of_another_dialect(gateway: RunningGateway, upstream: RecordedUpstream) -> None:
+    upstream.play([json_response({"embeddings": [{"values": [0.5, -1]}], "usageMetadata": {"promptTokenCount": 2}})])
+    asked = {"model": "gemini", "input": "Hello", "encoding_format": "float"}
+    response = httpx2.post(f"{gateway.url}/v1/embeddings", json=asked, timeout=30)
+    assert response.status_code == 200, response.text
+    check("openai", "CreateEmbeddingResponse", response.json())
+
+
+@pytest.mark.parametrize("path", ["completions", "embeddings"])
+def test_errors_of_other_endpoints(gateway: RunningGateway, path: str) -> None:
+    for model, status in (("nope", 404), (5, 400)):
+        asked = {"model": model, "prompt": "Hello", "input": "Hello"}
+        response = httpx2.post(f"{gateway.url}/v1/{path}", json=asked, timeout=30)
+        assert response.status_code == status
+        check("openai", "ErrorResponse", response.json())
+
+
+def test_counted_tokens(gateway: RunningGateway) -> None:
+    asked = {"model": "gemini", "messages": [{"role": "user", "content": "Hello"}]}
+    response = httpx2.post(f"{gateway.url}/v1/messages/count_tokens", json=asked, timeout=30)
+    check("anthropic", "CountMessageTokensResponse", response.json())
+
+
 def test_models(gateway: RunningGateway) -> None:
     listed = httpx2.get(f"{gateway.url}/v1/models").json()
     check("openai", "ListModelsResponse", listed)

@@ -763,6 +763,15 @@ def test_limits_are_counted_in_the_table(own_cloud: Cloud, start: Start) -> None
     assert answers[3].error_code == "rate_limit_exceeded"
 
 
+def test_the_longest_answer_that_anthropic_is_asked_for_is_reserved(
+    own_cloud: Cloud, start: Start, upstream: RecordedUpstream
+) -> None:
+    own_cloud.put_models({"m": vllm(upstream.base_url, provider="anthropic", credential=None)})
+    refused = start(own_cloud, {"TOKENS_PER_MINUTE": "16000"}).chat()
+    assert (refused.status, refused.error_code) == (429, "rate_limit_exceeded")
+    assert not upstream.received
+
+
 def test_a_budget_holds(own_cloud: Cloud, start: Start, upstream: RecordedUpstream) -> None:
     own_cloud.put_models({"m": vllm(upstream.base_url, origin="paid", price={"output": 1000})})
     function = start(own_cloud, {"USD_PER_DAY": "0.008"})  # an answer has 3 tokens, and so costs $0.003

@@ -52,7 +52,7 @@ def raw(site: RunningGateway, *pieces: bytes) -> bytes:
         "/nothing",
         "/v1",
         "/v1/",
-        "/v1/completions",
+        "/v1/nothing",
         "/v1/chat/completions/",
         "/v1/chat/completions/x",
         "/V1/models",

@@ -19,7 +19,7 @@ def free_traffic() -> Traffic:
     return Traffic(
         Limiter(MemoryLimits(), Rules(), time.time),
         Estimates(),
-        Lanes(None, CircuitRules(), time.monotonic),
+        Lanes(None, CircuitRules(failures=1_000_000), time.monotonic),
         RetryRules(),
         lambda _: None,
         asyncio.sleep,

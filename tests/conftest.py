@@ -19,6 +19,18 @@ if TYPE_CHECKING:  # boto3 takes its time, and most tests need none of it
     from tests.support.emulator import Emulator
 
 
+# Whose files share what is dear (a deployment) or there once (the ports at which a gateway looks for upstreams).
+_TOGETHER = ("deployed", "entry")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes test, each file stays in one of them, and so do the files of some folders."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def llamacpp() -> Iterator[Deployment]:
     """A real llama.cpp server with the tiny model (gibberish text, real everything else)."""

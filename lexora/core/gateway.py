@@ -142,7 +142,7 @@ class Gateway:
         if prompt is None or entry is None:
             return None
         seed = bytes(request.fields.get("seed", b""))
-        by_seed = seed.isdigit() and len(seed) < 20  # no integer is longer that any model takes
+        by_seed = seed.isdigit() and len(seed) < 20  # what fits 64 bits; a model gets to judge the rest
         variant = int(seed) % entry.variants if by_seed else int(random.random() * entry.variants)
         text = await setup.answers.get(entry.prompt, variant)
         if text is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import Ended, run
+from tests.support.command import Ended, make_command, run
 from tests.support.gateway import ROOT, free_port
 from tests.support.nginx import Nginx, nginx_in, status_of
 from tests.support.recorded import RecordedUpstream, Script, completion, json_response
@@ -53,8 +53,8 @@ def test_it_fills_and_a_second_time_finds_all_there(nginx: Nginx, upstream: Reco
     assert seeds(upstream) == [0, 1, 2, 3, 4]
     assert upstream.received[0].json() == {"messages": [{"role": "user", "content": PROMPT}], "model": "m", "seed": 0}
     assert {one.headers["authorization"] for one in upstream.received} == {"Bearer sk-1"}
-    for arguments in ([nginx.fill_url], ["--check", nginx.url]):
-        again = warm(catalogue, *arguments)
+    for target, url in (("cache-warm", nginx.fill_url), ("cache-check", nginx.url)):
+        again = run(*make_command(target, f"URL={url}"), env={"CATALOGUE": str(catalogue)})
         assert (again.status, again.out.count(" kept\n"), again.err) == (0, 5, "")
     assert len(upstream.received) == 5
 

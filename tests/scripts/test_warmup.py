@@ -54,7 +54,7 @@ def test_it_fills_and_a_second_time_finds_all_there(nginx: Nginx, upstream: Reco
     assert upstream.received[0].json() == {"messages": [{"role": "user", "content": PROMPT}], "model": "m", "seed": 0}
     assert {one.headers["authorization"] for one in upstream.received} == {"Bearer sk-1"}
     for target, url in (("cache-warm", nginx.fill_url), ("cache-check", nginx.url)):
-        again = run(*make_command(target, f"URL={url}"), env={"CATALOGUE": str(catalogue)})
+        again = run(*make_command(target, f"URL={url}", "MODEL=m"), env={"CATALOGUE": str(catalogue)})
         assert (again.status, again.out.count(" kept\n"), again.err) == (0, 5, "")
     assert len(upstream.received) == 5
 

@@ -104,19 +104,22 @@ def test_new_answers_replace_the_old_and_equal_ones_are_told(
 
 
 def test_a_check_asks_nobody_for_what_is_missing(nginx: Nginx, upstream: RecordedUpstream, catalogue: Path) -> None:
-    ended = warm(catalogue, "--check", nginx.url, MODEL="m")
+    ended = warm(catalogue, "--check", nginx.url, MODEL="m", RETRIES="")
     assert ended.status == 1
     assert ended.err.startswith("5 of 5 failed:\n  q1_monkey/0: status 503: ")
+    assert len((nginx.folder / "access.log").read_text().splitlines()) == 1 + 1 + 5, (
+        "its start, the models, and no retry"
+    )
     assert upstream.received == []
 
 
 @pytest.mark.slow
 def test_what_the_cache_does_not_keep_is_a_failure(nginx: Nginx, upstream: RecordedUpstream, catalogue: Path) -> None:
-    """As when it is asked of the upstream itself, or the disk is full."""
-    upstream.play(*answers("a"))
-    ended = warm(catalogue, f"http://127.0.0.1:{upstream.port}")
+    upstream.play([json_response(completion("a")).replace(b"application/json", b"text/plain")])
+    ended = warm(catalogue, nginx.fill_url)
     assert ended.status == 1
-    assert "q1_monkey/0: was not kept" in ended.err
+    assert "q1_monkey/0: was not kept: x-cache-status MISS" in ended.err
+    assert len(upstream.received) == 10
 
 
 def test_wrong_calls_are_refused_in_a_line_or_two(nginx: Nginx, upstream: RecordedUpstream, catalogue: Path) -> None:
@@ -124,6 +127,9 @@ def test_wrong_calls_are_refused_in_a_line_or_two(nginx: Nginx, upstream: Record
     ended = warm(catalogue, nobody)
     assert (ended.status, ended.out) == (1, "")
     assert ended.err.startswith(f"{nobody}/v1/models: curl: (7)")
+    itself = f"http://127.0.0.1:{upstream.port}"
+    ended = warm(catalogue, itself)
+    assert (ended.status, ended.err) == (1, f"{itself} is no cache: its answers have no x-cache-status\n")
     upstream.about = json_response({"object": "list", "data": []})
     ended = warm(catalogue, nginx.fill_url)
     assert (ended.status, ended.err) == (1, f"{nginx.fill_url}/v1/models lists no model: name one, MODEL=…\n")

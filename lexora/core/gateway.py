@@ -135,13 +135,15 @@ class Gateway:
         return self.setup.routes
 
     async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
-        """A variant of the prepared answer, by chance, if the request is a known prompt, asked plainly."""
+        """A variant of the prepared answer if the request is a known prompt, asked plainly: its seed's, or any."""
         prompt = request.lone_prompt()
         setup = self.setup
         entry = setup.catalogue.match(prompt) if prompt is not None else None
         if prompt is None or entry is None:
             return None
-        variant = int(random.random() * entry.variants)
+        seed = bytes(request.fields.get("seed", b""))
+        by_seed = seed.isdigit() and len(seed) < 20  # what fits 64 bits; a model gets to judge the rest
+        variant = int(seed) % entry.variants if by_seed else int(random.random() * entry.variants)
         text = await setup.answers.get(entry.prompt, variant)
         if text is None:
             return None

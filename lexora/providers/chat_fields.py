@@ -180,10 +180,10 @@ class Refused(NamedTuple):
 
 
 def refuse(fields: Mapping[str, Raw], refused: Mapping[str, Refused], whose: str) -> None:
-    """Raises InvalidRequest for the first field that asks for what `whose` models cannot do."""
+    """Raises InvalidRequest for the first field that asks for what `whose` models cannot do; null asks for nothing."""
     for name, raw in fields.items():
         row = refused.get(name)
-        if row is not None and msgspec.json.decode(raw) not in row.harmless:
+        if row is not None and msgspec.json.decode(raw) not in (None, *row.harmless):
             message = f"{whose} models cannot do what '{name}' asks for. {row.instead}"
             raise InvalidRequest(message, param=name, code="unsupported_parameter")
 

@@ -27,6 +27,10 @@ class BedrockDialect:
         return {"authorization": f"Bearer {credential}"} if credential else {}
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        if request.anthropic is not None and "anthropic." in upstream_model:
+            from lexora.providers.messages_door_request import marked  # it is loaded already if such a request has come
+
+            request = marked(request)
         operation = "converse-stream" if request.stream else "converse"
         name = quote(upstream_model, safe="")  # it may be an ARN, which has colons and slashes
         return Outgoing(f"/model/{name}/{operation}", converse_request(request, upstream_model))

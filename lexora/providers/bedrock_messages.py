@@ -55,12 +55,16 @@ def conversation(messages: Sequence[openai.Message]) -> dict[str, Any]:
             case openai.AssistantMessage():
                 _add(turns, "assistant", _answer(message, where))
             case openai.ToolMessage(tool_call_id=of_call, content=content):
-                result = {"toolUseId": _tool_id(of_call), "content": _blocks(content, where)}
-                _add(turns, "user", [{"toolResult": result}])
+                said = _blocks(content, where)
+                points = [block for block in said if "cachePoint" in block]  # they stand beside a result, not in it
+                result = {"toolUseId": _tool_id(of_call), "content": [block for block in said if block not in points]}
+                _add(turns, "user", [{"toolResult": result}, *points])
             case openai.FunctionMessage():
                 raise unsupported(f"{where}.role", "Function messages are not taken any more. Send role 'tool'.")
     if not turns:
-        raise unsupported("messages", "Bedrock answers no system message alone. Add a user message.")
+        raise unsupported(
+            "messages", "Bedrock answers no conversation in which nobody says anything. Add a user message."
+        )
     return {"system": system, "messages": turns} if system else {"messages": turns}
 
 
@@ -141,7 +145,9 @@ def _answer(message: openai.AssistantMessage, where: str) -> list[Block]:
         message_text = f"'{where}' says nothing: it needs `content` or `tool_calls`."
         raise InvalidRequest(message_text, param=f"{where}.content", code="missing_required_field")
     thoughts = _thoughts(message.thinking_blocks, f"{where}.thinking_blocks")
-    calls = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+    calls = [
+        block for i, call in enumerate(message.tool_calls or ()) for block in _call(call, f"{where}.tool_calls[{i}]")
+    ]
     return [*thoughts, *_blocks(content or "", where), *calls]
 
 
@@ -163,9 +169,10 @@ def _thought(block: _Thinking | _RedactedThinking) -> Block:
             return {"reasoningContent": {"redactedContent": data}}
 
 
-def _call(call: openai.ToolCall, where: str) -> Block:
+def _call(call: openai.ToolCall, where: str) -> list[Block]:
     arguments = openai.arguments(call, where)
-    return {"toolUse": {"toolUseId": _tool_id(call.id), "name": call.function.name, "input": arguments}}
+    block = {"toolUse": {"toolUseId": _tool_id(call.id), "name": call.function.name, "input": arguments}}
+    return [block, *cache_point(call.cache_control)]
 
 
 def _tool_id(of_call: str) -> str:

@@ -160,6 +160,8 @@ class _Input(_Camel):
 
 class _ReasoningDelta(_Camel):
     text: str | None = None
+    signature: str | None = None
+    redacted_content: str | None = None
 
 
 class _Delta(_Camel):
@@ -264,6 +266,8 @@ class BedrockChunkReader:
         self.transcript = Transcript()
         self._created = created
         self._show_usage = request.include_usage
+        # OpenAI's own SDK stumbles over lists that it does not know.
+        self._show_signatures = request.anthropic is not None
         self._open_calls: dict[int, _OpenCall] = {}
         self._calls = 0
 
@@ -314,13 +318,21 @@ class BedrockChunkReader:
             return self._chunk({"content": delta.text})
         if delta.reasoning_content is not None:
             self.transcript.spoil()
-            if delta.reasoning_content.text:
-                self.tokens_seen += 1
-                return self._chunk({"reasoning_content": delta.reasoning_content.text})
+            return self._thought(delta.reasoning_content)
         if delta.tool_use is not None and delta.tool_use.input and call is not None:
             call.has_arguments = True
             return self._arguments(call, delta.tool_use.input)
         return b""
+
+    def _thought(self, thought: _ReasoningDelta) -> bytes:
+        if thought.text:
+            self.tokens_seen += 1
+            return self._chunk({"reasoning_content": thought.text})
+        if not self._show_signatures:
+            return b""
+        text = _ReasoningText(signature=thought.signature) if thought.signature else None
+        block = _Reasoning(text, thought.redacted_content).block() if text or thought.redacted_content else None
+        return self._chunk({"thinking_blocks": [block]}) if block else b""
 
     def _stop(self, block: _BlockStop) -> bytes:
         call = self._open_calls.pop(block.content_block_index, None)

@@ -15,7 +15,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class _Part(msgspec.Struct, tag_field="type", kw_only=True):
-    """`cache_control` is Anthropic's, which clients write on parts and tools by wide custom."""
+    """`cache_control` is Anthropic's, which clients write on parts, tools and calls by wide custom."""
 
     cache_control: Any = None
 
@@ -70,6 +70,7 @@ class ToolCall(msgspec.Struct):
     function: Function
     type: Literal["function"] = "function"
     extra_content: Any = None
+    cache_control: Any = None
 
 
 class SystemMessage(msgspec.Struct, tag_field="role", tag="system"):

@@ -20,6 +20,7 @@ ROUTES = {
     ("/v1/responses", "post"),
     ("/v1/responses/{id}", "get"),
     ("/v1/responses/{id}", "delete"),
+    ("/v1/responses/{id}/input_items", "get"),
     *((f"/v1/{name}", "post") for name in ("completions", "embeddings", "rerank", "images/generations")),
     ("/v1/audio/transcriptions", "post"),
     ("/api/v1/llm/query", "post"),

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from lexora.core.chat import ChatRequest
 from lexora.core.task import Task
 from lexora.providers.bedrock_request import converse_request
-from lexora.providers.bedrock_response import BedrockChunkReader, completion
+from lexora.providers.bedrock_response import completion
+from lexora.providers.bedrock_stream import BedrockChunkReader
 from lexora.providers.dialect import Completion, Outgoing
 
 

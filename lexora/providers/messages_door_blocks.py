@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lexora.providers.anthropic_messages import unsupported
+from lexora.providers.chat_fields import unsupported
 
 Part = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lexora.core.errors import InvalidRequest
-from lexora.providers.anthropic_messages import unsupported
+from lexora.providers.chat_fields import unsupported
 from lexora.providers.messages_door_blocks import (
     Assistant,
     Block,

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from lexora.core.chat import ChatRequest, Name, Seconds, invalid_field, parse_chat_request
 from lexora.core.errors import InvalidRequest
-from lexora.providers.anthropic_messages import unsupported
+from lexora.providers.chat_fields import unsupported
 from lexora.providers.messages_door_blocks import Message, Text
 from lexora.providers.messages_door_content import conversation, is_anthropics, mark_end, system_message
 

@@ -101,7 +101,8 @@ class _Stored:
             raise Unauthorized(NO_KEY, headers=CHALLENGE)
         if self._store is None:
             raise NotFound(
-                "This gateway stores no responses. Its config turns that on with 'responses: {store: true}'."
+                "This gateway stores no responses. Its config turns that on with 'responses: {store: true}', "
+                "or on AWS the setting store_responses."
             )
         return OwnResponses(self._store, owner_of(caller, query.get("x_user_id")), log.error)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lexora.core.errors import InvalidRequest
+from lexora.providers import tool_results
 from lexora.providers.chat_fields import unsupported
 from lexora.providers.messages_door_blocks import (
     Assistant,
@@ -159,14 +160,8 @@ def _user_messages(blocks: Sequence[Block | ToolResult], where: str, marks: bool
 
 
 def _result(result: ToolResult, where: str) -> tuple[str, list[Part]]:
-    """The text of a tool's result, and what is no text: OpenAI's tool messages have room for text alone."""
     content = result.content or ""
     parts = [text_part(content)] if isinstance(content, str) else parts_of(content, where)
-    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
-    if result.is_error:
-        text = f"Error: {text}"  # OpenAI's has no other way to say so
-    others = [part for part in parts if part["type"] != "text"]
-    if not others:
-        return text, []
-    text = "\n".join(filter(None, (text, "(The rest of the result is in the next message.)")))
-    return text, [text_part(f"The rest of the result of {result.tool_use_id}:"), *others]
+    text, others = tool_results.split(result.tool_use_id, parts)
+    # OpenAI's has no other way to say so.
+    return f"Error: {text}" if result.is_error else text, others

@@ -23,6 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
             with keys.local_keys(config, options.data, make=options.action == "create") as store:
                 keys.run(options, store)
             return 0
+        if options.command == "models":
+            from lexora.entry import models
+
+            models.run(options, config)
+            return 0
         from lexora.entry.local import Options, reload, serve
 
         chosen = Options(config=config, data=options.data)
@@ -53,7 +58,30 @@ def _parser() -> argparse.ArgumentParser:
         "reload", parents=[common], help="make the running gateway read its config and prepared answers again"
     )
     add_key_actions(commands.add_parser("keys", help="make, list, revoke and replace API keys"), [common])
+    _add_model_actions(commands.add_parser("models", help="load, unload, sleep and wake models on your own servers"))
     return parser
+
+
+def _add_model_actions(parser: argparse.ArgumentParser) -> None:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML config, which says where the gateway listens")
+    common.add_argument("--url", help="the gateway's address instead, such as http://gpu-host:8001")
+    common.add_argument("--json", action="store_true", help="as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    actions.add_parser("list", parents=[common], help="whether the models of own servers are loaded, or sleep")
+    for action, does in (
+        ("load", "load a model, or a LoRA adapter"),
+        ("unload", "unload it; its memory is free then"),
+        ("sleep", "put the servers of a model to sleep once their requests are answered"),
+        ("wake", "wake them"),
+    ):
+        one = actions.add_parser(action, parents=[common], help=does)
+        one.add_argument("model", metavar="MODEL", help="as clients name it")
+        if action == "load":
+            one.add_argument("--path", help="where vLLM finds a LoRA adapter")
+            one.add_argument("--parent", metavar="MODEL", help="the model whose server takes a new adapter")
+        if action == "sleep":
+            one.add_argument("--level", type=int, choices=(1, 2), help="how deep vLLM sleeps (default: 1)")
 
 
 def add_key_actions(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser]) -> None:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, SoFar, Upstream
+    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, ResponseStore, SoFar, Upstream
     from lexora.core.record import Record
     from lexora.providers.sigv4 import Identity
 
@@ -88,6 +88,7 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     record_ttl_days: int
     max_plain_seconds: float = float("inf")
     edge_secret: str = ""
+    responses_table: str = ""
     auth_required: bool = True
     prepared_need_key: bool = False
     jwt_issuer: str = ""
@@ -240,10 +241,19 @@ def create_application() -> ASGIApp:
         max_body_bytes=MAX_BODY_BYTES,
         max_seconds=variables.max_seconds,
         max_plain_seconds=variables.max_plain_seconds,
+        stored_responses=_stored_responses(dynamodb, variables.responses_table),
     )
     if variables.edge_secret:
         app = _only_through_the_edge(app, aws, variables.edge_secret.removeprefix(variables.secret_prefix))
     return _without_stage(app, variables.lexora_stage)
+
+
+def _stored_responses(dynamodb: Any, table: str) -> ResponseStore | None:
+    if not table:
+        return None
+    from lexora.adapters.dynamodb_responses import DynamoResponses
+
+    return DynamoResponses(dynamodb, table, time.time)
 
 
 def _auth(variables: Variables, keys: KeyStore) -> Auth:

@@ -17,6 +17,7 @@ from lexora.core import key_admin
 from lexora.core.errors import LexoraError
 from lexora.core.keys import Key
 from lexora.core.ports import KeyStore
+from lexora.entry.columns import print_columns
 from lexora.entry.config import load_settings
 from lexora.entry.errors import ConfigError
 from lexora.entry.folders import data_folder
@@ -99,10 +100,7 @@ def _list(options: argparse.Namespace, keys: KeyStore) -> None:
     if options.json:
         print(json.dumps([key_admin.public(key, now) for key in found], indent=2, ensure_ascii=False))
         return
-    rows = [_TITLES, *(_row(key, now) for key in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns([_TITLES, *(_row(key, now) for key in found)])
 
 
 def _revoke(options: argparse.Namespace, keys: KeyStore) -> None:

@@ -192,6 +192,29 @@ def test_an_answer_of_llamacpp_streamed(function: Function) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
+def test_responses_are_stored_where_there_is_a_table_for_them(
+    function: Function, cloud: Cloud, start: Start, upstream: RecordedUpstream
+) -> None:
+    upstream.play([HELLO_JSON])
+
+    def respond(door: Function, **fields: Any) -> Any:
+        body = json.dumps({"model": "m", "input": "Hello", **fields})
+        return door.call("POST", "/v1/responses", body).json()
+
+    storing = start(cloud, {"RESPONSES_TABLE": cloud.responses})
+    one = respond(storing)
+    two = respond(storing, input="And?", previous_response_id=one["id"])
+    said = [message["content"] for message in upstream.received[-1].json()["messages"]]
+    assert (said, two["store"]) == (["Hello", "Hi", "And?"], True)
+    assert storing.call("GET", f"/v1/responses/{one['id']}").json() == one
+    assert storing.call("GET", f"/v1/responses/{two['id']}/input_items").json()["data"][-1]["role"] == "user"
+    assert storing.call("DELETE", f"/v1/responses/{one['id']}").status == 200
+    assert storing.call("GET", f"/v1/responses/{one['id']}").status == 404
+    assert respond(function)["store"] is False
+    nowhere = function.call("GET", f"/v1/responses/{two['id']}")
+    assert (nowhere.status, "store_responses" in nowhere.body.decode()) == (404, True)
+
+
 def test_a_body_may_come_as_base64(function: Function, upstream: RecordedUpstream) -> None:
     upstream.play([HELLO_JSON])
     body = json.dumps(chat_body(messages=[{"role": "user", "content": "東京"}]), ensure_ascii=False).encode()

@@ -28,6 +28,22 @@ def test_a_table_costs_nothing_while_idle(
     )
 
 
+def test_responses_have_a_table_where_they_are_stored(dev: Environment, prod: Environment) -> None:
+    assert not [id_ for id_ in dev.resources("Data", "DynamoDB::Table") if id_.startswith("Responses")]
+    made = prod.one("Data", "DynamoDB::Table", "Responses")
+    assert made["BillingMode"] == "PAY_PER_REQUEST"
+    assert [key["AttributeName"] for key in made["KeySchema"]] == ["pk", "sk"]
+    assert made["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    for function in ("Chat", "Stream"):
+        (granted,) = [
+            statement
+            for statement in prod.statements("Api", f"{function}GatewayRole")
+            if "dynamodb:DeleteItem" in statement["Action"]
+        ]
+        assert sorted(granted["Action"]) == ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]
+        assert "Responses" in text(granted["Resource"])
+
+
 def test_data_is_kept_in_prod_and_goes_with_its_stack_elsewhere(dev: Environment, prod: Environment) -> None:
     kept = {"DynamoDB::Table", "S3::Bucket", "SecretsManager::Secret", "Logs::LogGroup"}
     for environment, policy in ((dev, "Delete"), (prod, "Retain")):

@@ -140,6 +140,7 @@ class Gateway:
         setup = self.setup
         entry = setup.catalogue.match(prompt) if prompt is not None else None
         if prompt is None or entry is None:
+            record.prompt = prompt
             return None
         variant = int(random.random() * entry.variants)
         text = await setup.answers.get(entry.prompt, variant)

@@ -7,7 +7,12 @@ from pathlib import Path
 # What the command can do. Each action is the module of its name here, which has `add_arguments(parser)` and
 # `run(options)`: the exit status, or ConfigError for what whoever called it must mend.
 ACTIONS = {
-    "check": "look for mistakes in the catalogue and the answers",
+    "add": "add a prompt, or another wording of one",
+    "generate": "ask a model for the answers that are missing, as drafts",
+    "review": "show the drafts, and ask what becomes of each",
+    "accept": "put drafts among the served answers",
+    "reject": "remove drafts",
+    "check": "look for mistakes in the catalogue, the answers and the drafts",
 }
 
 

@@ -10,11 +10,10 @@ import msgspec
 
 from lexora.core.limits import day_window, minute_window, month_window, nanodollars
 from lexora.core.ports import Claim
+from lexora.core.promotion import LONGEST_PROMPT
 from lexora.core.record import COLUMNS, Record
 
 _COLUMNS = [*COLUMNS, "prompt"]
-# A longer one is nothing to prepare an answer for.
-_LONGEST_PROMPT = 1_000
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -144,7 +143,7 @@ class SqliteRecords:
 
     def _prompt(self, record: Record) -> str | None:
         prompt = record.prompt
-        return prompt if prompt and self.message_text and len(prompt) <= _LONGEST_PROMPT else None
+        return prompt if prompt and self.message_text and len(prompt) <= LONGEST_PROMPT else None
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         whole = len(rows) - len(rows) % _MANY

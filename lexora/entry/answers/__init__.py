@@ -7,6 +7,7 @@ from pathlib import Path
 # What the command can do. Each action is the module of its name here, which has `add_arguments(parser)` and
 # `run(options)`: the exit status, or ConfigError for what whoever called it must mend.
 ACTIONS = {
+    "promote": "find prompts that are asked again and again, and what they cost",
     "add": "add a prompt, or another wording of one",
     "generate": "ask a model for the answers that are missing, as drafts",
     "review": "show the drafts, and ask what becomes of each",

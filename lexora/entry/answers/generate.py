@@ -75,8 +75,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         if slots:
             asyncio.run(work.do(slots))
-    finally:
-        work.report()
+    except (ConfigError, KeyboardInterrupt):
+        if work.written:
+            work.report()
+        raise
+    work.report()
     return 1 if work.given_up else 0
 
 

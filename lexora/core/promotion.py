@@ -32,7 +32,7 @@ class Proposal(msgspec.Struct):
     """A prompt, in the wording that was used most, and all its requests.
 
     `cost_usd` and `tokens` are what they have used: with the prompt in the catalogue beforehand, nothing of it.
-    `making_usd` is what its variants cost, were each to cost what one of these answers did (of those that cost anything).
+    `making_usd` is what its variants cost, were each to cost what one of these answers did (if it cost anything).
     `near` is the id of a known prompt that may ask the same. `ref` names the proposal, whatever place it has.
     """
 

@@ -25,7 +25,7 @@ from lexora.entry.errors import ConfigError
 
 _WORDS = {
     "length": "it was cut off at the token limit (--max-tokens)",
-    "content_filter": "the model's filter cut it off",
+    "content_filter": "the provider's filter cut it off",
 }
 
 

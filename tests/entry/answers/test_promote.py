@@ -1,6 +1,7 @@
 """`lexora answers promote`, from the records of a real gateway and from its log."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -114,6 +115,13 @@ def test_the_log_says_the_same(promote: Promoter, tmp_path: Path) -> None:
         {**found, "cost_usd": 0, "making_usd": 0, "saved_usd": 0} for found in of_records
     ]
     assert [found["cost_usd"] for found in of_log] == pytest.approx([found["cost_usd"] for found in of_records])
+
+
+def test_log_lines_from_before_are_passed_over(promote: Promoter, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(re.sub(r'"timestamp":"\d{4}', '"timestamp":"2020', promote.gateway.stdout))
+    assert promote.proposals("--log", log) == []
+    assert len(promote.proposals("--log", log, "--since", "99999d")) == 2
 
 
 def test_what_is_accepted_waits_for_answers(promote: Promoter) -> None:

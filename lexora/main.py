@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lexora import __version__
@@ -10,7 +11,8 @@ from lexora import __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 2 if whoever called it must mend something."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     # Imported late, so that --help and --version answer at once.
     from lexora.entry.errors import ConfigError
 
@@ -28,6 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
 
             models.run(options, config)
             return 0
+        if options.command == "answers":
+            from lexora.entry import answers
+
+            options.config = config
+            return answers.run(options)
         from lexora.entry.local import Options, reload, serve
 
         chosen = Options(config=config, data=options.data)
@@ -43,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lexora", description="An LLM gateway that costs nothing while nobody asks.")
     parser.add_argument("--version", action="version", version=f"lexora {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -57,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "reload", parents=[common], help="make the running gateway read its config and prepared answers again"
     )
+    answers = commands.add_parser("answers", help="make, check and review prepared answers")
+    if "answers" in arguments:  # its actions are imported only for whoever wants one
+        from lexora.entry.answers import add_actions
+
+        add_actions(answers, [common])
     add_key_actions(commands.add_parser("keys", help="make, list, revoke and replace API keys"), [common])
     _add_model_actions(commands.add_parser("models", help="load, unload, sleep and wake models on your own servers"))
     return parser

@@ -10,8 +10,10 @@ import msgspec
 
 from lexora.core.limits import day_window, minute_window, month_window, nanodollars
 from lexora.core.ports import Claim
+from lexora.core.promotion import LONGEST_PROMPT
 from lexora.core.record import COLUMNS, Record
 
+_COLUMNS = [*COLUMNS, "prompt"]
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -21,8 +23,8 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
 """
 # A batch that is written again after an error does not count twice.
-_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(COLUMNS)}) VALUES "  # noqa: S608 - our own column names
-_ROW = f"({', '.join('?' * len(COLUMNS))})"
+_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - our own column names
+_ROW = f"({', '.join('?' * len(_COLUMNS))})"
 # sqlite3 gives up the interpreter's lock and takes it again for every statement, which under load costs more than the
 # insert; so there is a statement for many rows, within SQLite's 32,766 parameters.
 _MANY = 100
@@ -54,10 +56,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Gives `requests` the columns of Record that it does not have yet: all of them at first, new ones later."""
+    """Gives `requests` the columns that it does not have yet: all of them at first, new ones later."""
     known = {row[1] for row in connection.execute("PRAGMA table_info(requests)")}
     kinds = get_type_hints(Record)
-    for name in COLUMNS:
+    for name in _COLUMNS:
         if name not in known:
             kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
@@ -94,10 +96,14 @@ class SqliteAnswers:
 
 
 class SqliteRecords:
-    """A sink for the ledger: the table `requests`, a row a request. Written from one thread."""
+    """A sink for the ledger: the table `requests`, a row a request. Written from one thread.
 
-    def __init__(self, path: Path) -> None:
+    Without `message_text`, it holds no word of the users'.
+    """
+
+    def __init__(self, path: Path, *, message_text: bool = True) -> None:
         self._path = path
+        self.message_text = message_text
         self._connection = _connect(path)
         try:
             _add_columns(self._connection)
@@ -129,11 +135,15 @@ class SqliteRecords:
 
     def write(self, records: list[Record]) -> None:
         count = len(COLUMNS)
-        rows = [msgspec.structs.astuple(record)[:count] for record in records]
+        rows = [(*msgspec.structs.astuple(record)[:count], self._prompt(record)) for record in records]
         try:
             self._insert(rows)
         except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it
             self._insert([tuple(max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in row) for row in rows])
+
+    def _prompt(self, record: Record) -> str | None:
+        prompt = record.prompt
+        return prompt if prompt and self.message_text and len(prompt) <= LONGEST_PROMPT else None
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         whole = len(rows) - len(rows) % _MANY

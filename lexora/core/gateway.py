@@ -140,6 +140,7 @@ class Gateway:
         setup = self.setup
         entry = setup.catalogue.match(prompt) if prompt is not None else None
         if prompt is None or entry is None:
+            record.prompt = prompt
             return None
         seed = bytes(request.fields.get("seed", b""))
         by_seed = seed.isdigit() and len(seed) < 20  # what fits 64 bits; a model gets to judge the rest

@@ -156,7 +156,7 @@ class _Local:
         try:
             self._answers = SqliteAnswers(self._database)
             self._keys = SqliteKeys(self._database)
-            records = SqliteRecords(self._database)
+            self._records = records = SqliteRecords(self._database)
             recovered = recover(folder / JOURNAL, records)
             self._limits = MemoryLimits(records.spent)
             for window in (minute_window, day_window, month_window):  # now, as nobody waits for it yet
@@ -295,7 +295,7 @@ class _Local:
     def _configure_log(self, settings: Logging) -> None:
         _configure_logging(settings.level)
         self._log.level = logging.getLevelNamesMapping()[settings.level]
-        self._log.message_text = settings.message_text
+        self._log.message_text = self._records.message_text = settings.message_text
 
     async def _reload(self) -> str:
         """Reads config, model map and prepared answers again, and says what there is; if anything is wrong, all stays

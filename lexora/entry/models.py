@@ -14,7 +14,7 @@ from lexora.entry.columns import print_columns
 from lexora.entry.config import load_settings
 from lexora.entry.errors import ConfigError
 
-KEY = "LEXORA_KEY"
+KEY = "LEXORA_API_KEY"
 
 _COLUMNS = ("model", "state", "deployment", "server", "parent")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask where a gateway listens on all addresses

@@ -26,7 +26,7 @@ def load_catalogue(folder: Path) -> Catalogue:
     """The known prompts. Raises ConfigError that names the file at fault."""
     file = folder / "catalogue.json"
     try:
-        return Catalogue(_read(file, _CatalogueFile).prompts)
+        return Catalogue(read_prompts(file))
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from None
 
@@ -37,12 +37,22 @@ def load_prepared(folder: Path) -> tuple[Catalogue, dict[tuple[str, int], str]]:
     answers = {}
     for entry in catalogue.prompts:
         for variant in range(entry.variants):
-            file = folder / "responses" / entry.id / f"{variant}.json"
-            answers[entry.prompt, variant] = _read(file, _AnswerFile).response
+            answers[entry.prompt, variant] = read_answer(folder / "responses" / entry.id / f"{variant}.json")
     return catalogue, answers
 
 
-def _read(file: Path, kind: type[_File]) -> _File:
+def read_prompts(file: Path) -> list[PreparedPrompt]:
+    """The entries of a catalogue, whatever they share. Raises ConfigError."""
+    return read_file(file, _CatalogueFile).prompts
+
+
+def read_answer(file: Path) -> str:
+    """Raises ConfigError."""
+    return read_file(file, _AnswerFile).response
+
+
+def read_file(file: Path, kind: type[_File]) -> _File:
+    """A file of JSON. Raises ConfigError that names it."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:

@@ -20,7 +20,7 @@ class Operator:
         self.key = key
 
     def do(self, *arguments: str, key: str | None = None) -> Ended:
-        env = {"LEXORA_KEY": self.key if key is None else key}
+        env = {"LEXORA_API_KEY": self.key if key is None else key}
         return run(LEXORA, "models", *arguments, "--url", self.url, env=env)
 
 
@@ -51,8 +51,8 @@ def test_a_model_is_loaded_and_unloaded(operator: Operator) -> None:
         (("load", "nobodys"), None, "'nobodys' does not exist"),
         (("sleep", "team/q", "--level", "2"), None, "Ollama"),
         (("load", "team/q", "--path", "/a"), None, "Only vLLM takes a LoRA adapter"),
-        (("list",), "", "LEXORA_KEY"),
-        (("list",), "sk-lexora-000000000000-wrong", "LEXORA_KEY"),
+        (("list",), "", "LEXORA_API_KEY"),
+        (("list",), "sk-lexora-000000000000-wrong", "LEXORA_API_KEY"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
@@ -68,7 +68,7 @@ def test_the_config_says_where_the_gateway_is(operator: Operator, tmp_path: Path
     port = operator.url.rpartition(":")[2]
     config.write_text(f"server: {{host: 0.0.0.0, port: {port}}}\n")
     asked = (LEXORA, "models", "list", "--config", config)
-    assert "team/q" in run(*asked, env={"LEXORA_KEY": operator.key}).out
+    assert "team/q" in run(*asked, env={"LEXORA_API_KEY": operator.key}).out
     config.write_text(f"server: {{port: {free_port()}}}\n")
     status, _, err = run(*asked)
     assert (status, err.count("\n")) == (2, 1)

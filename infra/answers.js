@@ -1,5 +1,6 @@
 // Runs at the edge for /responses/<id>/<k>.json, before the cache is looked up: finds the file of a short id (q1 for
-// q1_capital), picks a variant for random.json, and answers 404 itself, so that S3 is asked for what it has.
+// q1_capital), picks a variant for random.json, and answers 404 itself, so that S3 is asked for what it has. The
+// catalogue is a file as it stands.
 // Synth puts the catalogue in: [id or short id, [id, variants]].
 var PROMPTS = new Map([]);
 
@@ -11,6 +12,9 @@ function handler(event) {
             'access-control-allow-headers': { value: 'authorization, *' },
             'access-control-max-age': { value: '600' },
         });
+    }
+    if (request.uri === '/responses/catalogue.json') {
+        return request;
     }
     var parts = /^\/responses\/([^/]+)\/(random|0|[1-9][0-9]*)\.json$/.exec(request.uri);
     var prompt = parts && PROMPTS.get(parts[1]);

@@ -14,6 +14,7 @@ from infra.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC_RESPONSES = ROOT / "static_responses"
+WEB_CLIENT = ROOT / "clients" / "web"
 MODEL_MAP = ROOT / "infra" / "model_map.json"
 
 # Answers that nobody has accepted yet stay where they are.

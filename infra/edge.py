@@ -1,4 +1,4 @@
-"""The edge stack: CloudFront, one domain for the prepared answers' files and both doors."""
+"""The edge stack: CloudFront, one domain for the prepared answers' files, the page to try them, and both doors."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_certificatemanager as certificatemanager
@@ -9,6 +9,7 @@ from constructs import Construct
 from infra.api import ApiStack
 from infra.data import DataStack
 from infra.nag import acknowledge
+from infra.page import Page
 from infra.settings import Settings
 from infra.site import Site
 
@@ -30,6 +31,7 @@ class EdgeStack(cdk.Stack):
     def __init__(self, scope: Construct, id_: str, settings: Settings, data: DataStack, api: ApiStack) -> None:
         super().__init__(scope, id_, description=f"Lexora {settings.environment}: CloudFront and its files")
         site = Site(self, "Site", settings)
+        page = Page(self, "Page", settings, site)
         streaming = _door(api.stream.host, settings, data)
         distribution = cloudfront.Distribution(
             self,
@@ -40,12 +42,13 @@ class EdgeStack(cdk.Stack):
             minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021 if settings.domain else None,
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             default_behavior=_door(api.chat.host, settings, data),
-            additional_behaviors={**site.behaviours(), **dict.fromkeys(_SLOW_PATHS, streaming)},
+            additional_behaviors={**site.behaviours(), **page.behaviours(), **dict.fromkeys(_SLOW_PATHS, streaming)},
             error_responses=[
                 cloudfront.ErrorResponse(http_status=status, ttl=cdk.Duration.seconds(0)) for status in _NEVER_KEPT
             ],
         )
         site.fill(distribution)
+        page.fill(distribution)
         _acknowledge(distribution, settings)
         host = settings.domain or distribution.distribution_domain_name
         cdk.CfnOutput(self, "CdnUrl", value=f"https://{host}")

@@ -29,7 +29,7 @@ class Site(Construct):
         super().__init__(scope, id_)
         self._settings = settings
         self.bucket = private_bucket(self, "Bucket", settings)
-        self._origin = origins.S3BucketOrigin.with_origin_access_control(self.bucket)
+        self.origin = origins.S3BucketOrigin.with_origin_access_control(self.bucket)
         self._function = cloudfront.Function(
             self,
             "Function",
@@ -55,7 +55,7 @@ class Site(Construct):
 
     def _behaviour(self, id_: str, headers: dict[str, str]) -> cloudfront.BehaviorOptions:
         return cloudfront.BehaviorOptions(
-            origin=self._origin,
+            origin=self.origin,
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
             allowed_methods=cloudfront.AllowedMethods.ALLOW_GET_HEAD_OPTIONS,
             cache_policy=self._cache,
@@ -73,7 +73,10 @@ class Site(Construct):
         copier = s3_deployment.BucketDeployment(
             self,
             "Files",
-            sources=[s3_deployment.Source.asset(str(STATIC_RESPONSES / _FOLDER))],
+            sources=[
+                s3_deployment.Source.asset(str(STATIC_RESPONSES / _FOLDER)),
+                s3_deployment.Source.data("catalogue.json", catalogue()),
+            ],
             destination_bucket=self.bucket,
             destination_key_prefix=_FOLDER,
             content_type="application/json",
@@ -90,11 +93,22 @@ class Site(Construct):
         acknowledge(function, _copier_findings(self.bucket))
 
 
+def catalogue() -> str:
+    """`catalogue.json` as the gateway itself serves it: every field is there."""
+    prompts = [
+        {"aliases": [], "variants": _DEFAULT_VARIANTS, **entry}
+        for entry in json.loads((STATIC_RESPONSES / "catalogue.json").read_bytes())["prompts"]
+    ]
+    fields = ("id", "prompt", "aliases", "variants")
+    served = {"prompts": [{field: entry[field] for field in fields} for entry in prompts]}
+    return json.dumps(served, ensure_ascii=False, separators=(",", ":"))
+
+
 def function_source() -> str:
     """The edge's function with the prompts of the catalogue: its map of ids."""
     prompts = [
-        (name, (entry["id"], entry.get("variants", _DEFAULT_VARIANTS)))
-        for entry in json.loads((STATIC_RESPONSES / "catalogue.json").read_bytes())["prompts"]
+        (name, (entry["id"], entry["variants"]))
+        for entry in json.loads(catalogue())["prompts"]
         for name in (entry["id"], entry["id"].partition("_")[0])
     ]
     source = (ROOT / "infra" / "answers.js").read_text()

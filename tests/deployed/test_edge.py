@@ -20,7 +20,7 @@ def test_every_answer_is_there_by_both_of_its_names(blue: Environment) -> None:
                 assert (response.status_code, response.content) == (200, content), path
 
 
-@pytest.mark.parametrize("path", ["/responses/q1/3.json", "/responses/q1_capital/3.json"])
+@pytest.mark.parametrize("path", ["/responses/q1/3.json", "/responses/q1_capital/3.json", "/responses/catalogue.json"])
 def test_an_answer_may_be_kept_and_read_by_any_page(dev: Environment, path: str) -> None:
     with dev.client("cdn") as client:
         response = client.get(path, headers={"origin": "https://any.example"})

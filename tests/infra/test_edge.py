@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.site import function_source
+from infra import page
+from infra.site import catalogue, function_source
 from tests.infra.synthesis import ROOT, Environment, text
 
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
@@ -28,10 +29,10 @@ def origin(environment: Environment, behaviour: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def edge_function(requests: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """What the function makes of each (method, path)."""
+def edge_function(requests: list[tuple[str, str]], source: str = "") -> list[dict[str, Any]]:
+    """What the function, that of /responses/ if no `source` is given, makes of each (method, path)."""
     events = [{"request": {"method": method, "uri": uri, "headers": {}}} for method, uri in requests]
-    program = f"{function_source()}\nconsole.log(JSON.stringify({json.dumps(events)}.map(handler)))"
+    program = f"{source or function_source()}\nconsole.log(JSON.stringify({json.dumps(events)}.map(handler)))"
     node = Path(sys.executable).parent / "node"
     ran = subprocess.run([node, "-e", program], check=True, capture_output=True, timeout=30)
     answers: list[dict[str, Any]] = json.loads(ran.stdout)
@@ -47,6 +48,16 @@ def test_every_file_is_found() -> None:
     folder = ROOT / "static_responses"
     paths = [f"/{file.relative_to(folder)}" for file in sorted((folder / "responses").rglob("*.json"))]
     assert [answer["uri"] for answer in edge_function([("GET", path) for path in paths])] == paths
+
+
+def test_the_catalogue_is_a_file() -> None:
+    (answer,) = edge_function([("GET", "/responses/catalogue.json")])
+    assert answer["uri"] == "/responses/catalogue.json"
+
+
+def test_the_catalogue_says_all_of_each_prompt() -> None:
+    written = json.loads((ROOT / "static_responses" / "catalogue.json").read_bytes())["prompts"]
+    assert json.loads(catalogue()) == {"prompts": [{"variants": 5, **entry} for entry in written]}
 
 
 def test_random_becomes_one_of_the_variants() -> None:
@@ -89,7 +100,7 @@ def test_a_preflight_is_answered_at_the_edge() -> None:
 
 
 def test_the_function_runs_before_the_cache_is_looked_up(dev: Environment) -> None:
-    function = dev.one("Edge", "CloudFront::Function")
+    function = dev.one("Edge", "CloudFront::Function", "SiteFunction")
     assert function["FunctionConfig"]["Runtime"] == "cloudfront-js-2.0"
     assert function["AutoPublish"] is True
     assert function["FunctionCode"] == function_source()
@@ -126,7 +137,7 @@ def test_only_what_is_random_is_asked_for_each_time(dev: Environment) -> None:
 
 
 def test_files_are_put_with_their_headers(dev: Environment) -> None:
-    files = dev.one("Edge", "Custom::CDKBucketDeployment")
+    files = dev.one("Edge", "Custom::CDKBucketDeployment", "SiteFiles")
     assert files["DestinationBucketKeyPrefix"] == "responses"
     assert files["Prune"] is True
     assert files["SystemMetadata"] == {
@@ -134,6 +145,43 @@ def test_files_are_put_with_their_headers(dev: Environment) -> None:
         "cache-control": "public, max-age=300, stale-while-revalidate=86400",
     }
     assert files["DistributionPaths"] == ["/responses/*"]
+
+
+def test_the_page_has_its_files_and_nothing_else() -> None:
+    names = ["index.html", "lexora-answers.js", "page.css", "page.js"]
+    paths = ["/try/", *(f"/try/{name}" for name in names), "/try", "/try/../responses/", "/try/index", "/try/page.js/"]
+    answers = edge_function([("GET", path) for path in paths], page.function_source())
+    assert [answer.get("uri") for answer in answers[:5]] == ["/try/index.html", *paths[1:5]]
+    assert (answers[5]["statusCode"], answers[5]["headers"]) == (301, {"location": {"value": "/try/"}})
+    for path, answer in zip(paths[6:], answers[6:], strict=True):
+        assert answer["statusCode"] == 404
+        assert json.loads(answer["body"]["data"])["error"]["message"] == f"There is no {path}."
+
+
+def test_the_page_comes_out_of_the_same_bucket(dev: Environment) -> None:
+    files = dev.one("Edge", "Custom::CDKBucketDeployment", "PageFiles")
+    assert (files["DestinationBucketKeyPrefix"], files["Prune"]) == ("try", True)
+    # Each file has the type of its own.
+    assert files["SystemMetadata"] == {"cache-control": "public, max-age=300, stale-while-revalidate=86400"}
+    assert files["DistributionPaths"] == ["/try/*"]
+    function = dev.one("Edge", "CloudFront::Function", "PageFunction")
+    assert function["FunctionCode"] == page.function_source()
+    for path in ("/try", "/try/*"):
+        behaviour = behaviours(dev)[path]
+        assert behaviour["TargetOriginId"] == behaviours(dev)["/responses/*"]["TargetOriginId"]
+        assert [it["EventType"] for it in behaviour["FunctionAssociations"]] == ["viewer-request"]
+        assert (behaviour["ViewerProtocolPolicy"], behaviour["Compress"]) == ("redirect-to-https", True)
+
+
+def test_the_page_runs_its_own_scripts_only(dev: Environment) -> None:
+    policy = dev.one("Edge", "CloudFront::ResponseHeadersPolicy", "PageHeaders")["ResponseHeadersPolicyConfig"]
+    security = policy["SecurityHeadersConfig"]
+    content = security["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+    assert "default-src 'none'; script-src 'self'; " in content
+    assert "unsafe" not in content
+    assert security["ContentTypeOptions"] == {"Override": True}
+    # Other pages may import the module.
+    assert policy["CorsConfig"]["AccessControlAllowOrigins"] == {"Items": ["*"]}
 
 
 def test_only_cloudfront_reads_the_bucket(dev: Environment) -> None:

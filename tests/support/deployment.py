@@ -24,7 +24,7 @@ _SECONDS = 500
 # What `cdk synth` reads of a checkout.
 _CHECKOUT = (
     *("app.py", "cdk.json", "requirements-lambda.txt", "requirements-lambda-jwt.txt"),
-    *("infra", "lambdas", "lexora", "static_responses"),
+    *("clients", "infra", "lambdas", "lexora", "static_responses"),
 )
 # The emulator runs functions under its own interpreter, whatever their runtime says.
 _HERE = {"architecture": "x86_64", "python": f"{sys.version_info.major}.{sys.version_info.minor}"}

@@ -33,7 +33,7 @@ reload: $(VENV)/service ## make the running gateway read its config and prepared
 	@$(VENV)/bin/lexora reload $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/dev $(VENV)/cdk $(VENV)/node-sdks lint ## check and test, in a few minutes
-	$(VENV)/bin/python -m pytest -q -m 'not slow' --numprocesses=2 --dist=loadgroup
+	$(VENV)/bin/python -m pytest -q -m 'not slow' --numprocesses=2 --no-loadscope-reorder
 
 test-all: test ## the tests that take longer as well
 	$(VENV)/bin/python -m pytest -q -m slow

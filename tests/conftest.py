@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from lexora.core.model_map import Deployment
 from lexora.entry.model_server import start_model_server
@@ -20,15 +22,19 @@ if TYPE_CHECKING:  # boto3 takes its time, and most tests need none of it
 
 
 # Whose files share what is dear (a deployment) or there once (the ports at which a gateway looks for upstreams).
-_TOGETHER = ("deployed", "entry")
+_TOGETHER = ("tests/deployed", "tests/entry")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByFile(LoadScopeScheduling):
     """Where several processes test, each file stays in one of them, and so do the files of some folders."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

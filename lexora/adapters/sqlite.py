@@ -20,6 +20,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     prompt TEXT NOT NULL, variant INTEGER NOT NULL, response TEXT NOT NULL, PRIMARY KEY (prompt, variant)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS catalogue (content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
 """
 # A batch that is written again after an error does not count twice.
@@ -73,23 +74,30 @@ class SqliteAnswers:
         self._connection = _connect(path)
         rows = self._connection.execute("SELECT prompt, variant, response FROM answers")
         self._answers = {(prompt, variant): text for prompt, variant, text in rows}
+        row = self._connection.execute("SELECT content FROM catalogue").fetchone()
+        self._catalogue: bytes = row[0] if row else b""
 
     async def get(self, prompt: str, variant: int) -> str | None:
         return self._answers.get((prompt, variant))
 
-    def replace(self, answers: dict[tuple[str, int], str]) -> None:
-        """Makes the table hold just these answers, (prompt, variant) to text, all at once. Raises OSError."""
-        if answers == self._answers:
+    def replace(self, answers: dict[tuple[str, int], str], catalogue: bytes = b"") -> None:
+        """Makes the file hold just these answers, (prompt, variant) to text, all at once. Raises OSError.
+
+        `catalogue` is what they belong to, for those who look at the file; nothing here reads it.
+        """
+        if (answers, catalogue) == (self._answers, self._catalogue):
             return
         try:
             with self._connection:
+                self._connection.execute("DELETE FROM catalogue")
+                self._connection.execute("INSERT INTO catalogue VALUES (?)", (catalogue,))
                 self._connection.execute("DELETE FROM answers")
                 self._connection.executemany(
                     "INSERT INTO answers VALUES (?, ?, ?)", [(*key, text) for key, text in answers.items()]
                 )
         except sqlite3.Error as error:
             raise OSError(f"the prepared answers cannot be written: {error}") from None
-        self._answers = answers
+        self._answers, self._catalogue = answers, catalogue
 
     def close(self) -> None:
         self._connection.close()

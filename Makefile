@@ -21,7 +21,7 @@ NGINX = docker compose --file deploy/nginx/compose.yaml
 .DEFAULT_GOAL := help
 .PHONY: help run reload test test-all lint format bench bench-lambda lock clean
 .PHONY: cache-up cache-down cache-warm cache-check cache-clear
-.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys
+.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys answers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=O
 
 keys: $(VENV)/aws ## make, list and revoke API keys on AWS; ENV=dev, ARGS="create --user ann"
 	@$(AWS) keys --environment='$(ENV)' $(ARGS)
+
+answers: $(VENV)/aws ## publish prepared answers on AWS; ENV=dev, ARGS="diff" (publish, rollback, versions)
+	@$(AWS) answers --environment='$(ENV)' $(ARGS)
 
 cache-up: ## start nginx and its cache of prepared answers; UPSTREAM=127.0.0.1:8000, LISTEN=127.0.0.1:8080
 	@$(NGINX) up --detach --wait

@@ -38,7 +38,7 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
         if not path.exists():
             if not make:
                 raise ConfigError(f"there are no keys in {path.parent}; name the gateway's folder with --data")
-            _require_owner(path.parent)
+            require_owner(path.parent, "keys")
             os.umask(0o077)  # what the gateway will write there is nobody else's either
         with contextlib.closing(SqliteKeys(path)) as keys:
             yield keys
@@ -46,7 +46,7 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
         raise ConfigError(f"the keys cannot be used: {error}") from None
 
 
-def _require_owner(folder: Path) -> None:
+def require_owner(folder: Path, command: str) -> None:
     """Raises ConfigError if root is about to make a file there that the folder's owner could not write to."""
     if os.geteuid() != 0 or not folder.exists():
         return
@@ -58,7 +58,7 @@ def _require_owner(folder: Path) -> None:
             name = f"#{owner}"
         raise ConfigError(
             f"{folder} belongs to {name}, whose gateway could not write to a file that root makes there; "
-            f"run this as that user: sudo -u '{name}' lexora keys …"
+            f"run this as that user: sudo -u '{name}' lexora {command} …"
         )
 
 

@@ -1,6 +1,7 @@
 """`lexora answers`: the life of a prepared answer, from the wish for it to what is served."""
 
 import argparse
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -14,11 +15,17 @@ ACTIONS = {
     "accept": "put drafts among the served answers",
     "reject": "remove drafts",
     "check": "look for mistakes in the catalogue, the answers and the drafts",
+    "diff": "show what publishing would change for readers",
+    "publish": "put the folder's answers in force, here or on AWS (--env), as a version",
+    "rollback": "put an earlier version in force again",
+    "versions": "list the versions that were published",
 }
 
 
-def add_actions(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser]) -> None:
-    """Gives `parser` the actions; with each of them come `parents` and `--folder`."""
+def add_actions(
+    parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser], names: Iterable[str] = ACTIONS
+) -> None:
+    """Gives `parser` the actions of these names; with each of them come `parents` and `--folder`."""
     common = argparse.ArgumentParser(add_help=False, parents=parents)
     common.add_argument(
         "--folder",
@@ -27,9 +34,9 @@ def add_actions(parser: argparse.ArgumentParser, parents: list[argparse.Argument
         help="where catalogue.json is (default: the config's `answers`, else ./static_responses, else the shipped one)",
     )
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
-    for name, about in ACTIONS.items():
+    for name in names:
         module = import_module(f"{__name__}.{name}")
-        module.add_arguments(actions.add_parser(name, parents=[common], help=about, description=module.__doc__))
+        module.add_arguments(actions.add_parser(name, parents=[common], help=ACTIONS[name], description=module.__doc__))
 
 
 def run(options: argparse.Namespace) -> int:

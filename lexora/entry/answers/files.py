@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from lexora.core.answers import PreparedPrompt
+from lexora.core.versions import Version
 from lexora.entry.errors import ConfigError
 from lexora.entry.prepared import read_answer, read_file, read_prompts
 
@@ -98,6 +99,19 @@ class AnswerFiles:
     def serve(self, entry: PreparedPrompt) -> None:
         """Puts a prompt into the catalogue, in the place of what is there under its id. Its answers must be there."""
         self._change(self.catalogue, entry.id, _plain(entry))
+
+    def replace(self, version: Version) -> None:
+        """Makes the folder say just what this version says. Drafts stay."""
+        for name, texts in version.answers.items():
+            for number, text in enumerate(texts):
+                self.write_answer(name, number, text)
+        write_json(self.catalogue, {"prompts": [_plain(entry) for entry in version.prompts]})
+        for folder in sorted((self.folder / "responses").glob("*/")):
+            for number, file in _numbered(folder):
+                if number >= len(version.answers.get(folder.name, ())):
+                    file.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def add_alias(self, name: str, alias: str) -> None:
         file, entries = self.catalogue, self.served()

@@ -3,11 +3,13 @@
 import logging
 import time
 import zlib
+from functools import partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, headers_of, send
+from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.errors import AnswersUnavailable, NotFound
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
@@ -29,16 +31,14 @@ class AnswerEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
         started = time.perf_counter()
         prompt_id, variant = scope["path_params"]["id"], scope["path_params"]["k"]
-        setup = self._gateway.setup
-        entry = setup.catalogue.by_id(prompt_id)
-        known = entry is not None and variant in map(str, range(entry.variants))
         try:
-            text = await setup.answers.get(entry.prompt, int(variant)) if entry is not None and known else None
+            found = await self._gateway.answer_to(partial(_named_variant, prompt_id, variant))
         except OSError as error:
             log.error("the prepared answers cannot be read: %s", error)  # noqa: TRY400 - not a bug
             raise AnswersUnavailable("The prepared answers cannot be read at the moment. Try again soon.") from None
-        if entry is None or text is None:
+        if found is None:
             raise NotFound(f"There is no prepared answer {prompt_id}/{variant}.")
+        entry, number, text = found
         body = msgspec.json.encode({"response": text})
         now = time.time()
         record = Record(
@@ -46,7 +46,7 @@ class AnswerEndpoint:
             now,
             "responses",
             origin="edge",
-            deployment=f"edge/{entry.id}/{variant}",
+            deployment=f"edge/{entry.id}/{number}",
         )
         etag = b'"%08x"' % zlib.crc32(body)
         headers = [
@@ -65,3 +65,8 @@ class AnswerEndpoint:
             await send(scope, send_, 200, [JSON_TYPE, *headers], body)
         record.duration_ms = record.ttft_ms = (time.perf_counter() - started) * 1e3
         self._ledger.add(record)
+
+
+def _named_variant(prompt_id: str, variant: str, catalogue: Catalogue) -> tuple[PreparedPrompt, int] | None:
+    entry = catalogue.by_id(prompt_id)
+    return (entry, int(variant)) if entry is not None and variant in map(str, range(entry.variants)) else None

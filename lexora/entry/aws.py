@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
 from lexora.adapters.dynamodb_keys import DynamoKeys
 from lexora.adapters.dynamodb_stats import DynamoStats
+from lexora.adapters.dynamodb_versions import PublishedCatalogue
 from lexora.adapters.emf import SERVICE, EmfMetrics
 from lexora.adapters.json_log import JsonLog, iso, location
 from lexora.adapters.ledger import DirectLedger
@@ -42,6 +43,7 @@ from lexora.core.lanes import Lanes
 from lexora.core.limits import Estimates, Limiter, Rules
 from lexora.core.passage import Traffic
 from lexora.core.retry import RetryRules
+from lexora.entry.aws_catalogue import CatalogueInForce
 from lexora.entry.aws_model_map import ModelMapFile
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
@@ -230,7 +232,9 @@ def create_application() -> ASGIApp:
         asyncio.sleep,
         time.monotonic,
     )
-    gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh)
+    catalogue = CatalogueInForce(PublishedCatalogue(dynamodb, variables.limits_table))
+    gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh, catalogue.renew)
+    model_map.gateway = catalogue.gateway = gateway
     keys = DynamoKeys(dynamodb, variables.limits_table)
     app = create_app(
         gateway,

@@ -25,10 +25,12 @@ _File = TypeVar("_File")
 def load_catalogue(folder: Path) -> Catalogue:
     """The known prompts. Raises ConfigError that names the file at fault."""
     file = folder / "catalogue.json"
-    try:
-        return Catalogue(read_prompts(file))
-    except ValueError as error:
-        raise ConfigError(f"{file}: {error}") from None
+    return _catalogue(read_prompts(file), file)
+
+
+def read_catalogue(content: bytes, name: object) -> Catalogue:
+    """The known prompts, from what a `catalogue.json` holds. Raises ConfigError that begins with `name`."""
+    return _catalogue(_decoded(content, _CatalogueFile, name).prompts, name)
 
 
 def load_prepared(folder: Path) -> tuple[Catalogue, dict[tuple[str, int], str]]:
@@ -54,8 +56,21 @@ def read_answer(file: Path) -> str:
 def read_file(file: Path, kind: type[_File]) -> _File:
     """A file of JSON. Raises ConfigError that names it."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        content = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    return _decoded(content, kind, file)
+
+
+def _decoded(content: bytes, kind: type[_File], name: object) -> _File:
+    try:
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _catalogue(prompts: list[PreparedPrompt], name: object) -> Catalogue:
+    try:
+        return Catalogue(prompts)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None

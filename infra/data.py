@@ -32,7 +32,7 @@ class DataStack(cdk.Stack):
         self.config = private_bucket(self, "Config", settings, versioned=True)
         self.secrets = Secrets(self, "Secrets", settings)
         self.edge_secret = EdgeSecret(self, "EdgeSecret", settings) if settings.edge_only else None
-        Seed(self, "Seed", settings, self.answers, self.config)
+        Seed(self, "Seed", settings, self.config)
         cdk.CfnOutput(self, "AnswersTableName", value=self.answers.table_name)
         cdk.CfnOutput(self, "RequestsTableName", value=self.requests.table_name)
         cdk.CfnOutput(self, "LimitsTableName", value=self.limits.table_name)

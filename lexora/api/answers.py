@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, headers_of, send
+from lexora.api.http import JSON_TYPE, dollars, headers_of, send
 from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.errors import AnswersUnavailable, NotFound
 from lexora.core.gateway import Gateway
@@ -57,6 +57,9 @@ class AnswerEndpoint:
             (b"x-lexora-deployment", record.deployment.encode()),
             (b"x-lexora-cost-usd", b"0"),
         ]
+        record.saved_usd = self._gateway.saved(entry.prompt, text)
+        if record.saved_usd is not None:
+            headers.append((b"x-lexora-saved-usd", dollars(record.saved_usd)))
         if headers_of(scope).get(b"if-none-match") == etag:
             record.status = 304
             await send_({"type": "http.response.start", "status": 304, "headers": headers})

@@ -53,6 +53,8 @@ _GRAMMARS = {
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+# Whether an earlier answer will do and this one may be kept, or for how many seconds.
+Cached = bool | Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)]
 
 
 class ChatFields(msgspec.Struct, gc=False):
@@ -72,6 +74,7 @@ class ChatFields(msgspec.Struct, gc=False):
     x_priority: Literal["high", "normal", "low"] | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
+    x_cache: Cached | None = None
 
 
 class Form(NamedTuple):
@@ -91,7 +94,8 @@ class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
 
     `size` is that of the body, in bytes. `anthropic` are the fields that came, where they are Anthropic's: what an
-    upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`.
+    upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`. `cache_control` is
+    another of its headers.
 
     `task` is what is asked for. Where that is not chat, `known.messages` stand for what the model is given, one for
     each text, and `known.n` for all answers; `token_ids` counts what is given as tokens (if that is all, `size` is 0),
@@ -106,6 +110,7 @@ class ChatRequest(msgspec.Struct, gc=False):
     task: Task = CHAT
     token_ids: int = 0
     form: Form | None = None
+    cache_control: bytes = b""
 
     @property
     def stream(self) -> bool:

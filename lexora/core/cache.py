@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
+from asyncio import AbstractEventLoop, Future, TimerHandle
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import inf
@@ -28,6 +28,7 @@ _NOT_ASKED = {
     *("model", "stream", "stream_options", "user", "metadata"),
     *("safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 }
+Landed = KeptAnswer | Literal[False] | None
 MOST_BYTES = 4_000_000  # of one answer
 # Whoever has waited in vain so often asks for itself.
 _MOST_WAITS = 3
@@ -63,30 +64,43 @@ class Flight:
     the leader's client was given a part of a stream that it has not taken yet, in the loop's time.
     """
 
-    __slots__ = ("_flights", "_key", "held_since", "landed")
+    __slots__ = ("_flights", "_key", "_loop", "_timer", "_waiting", "held_since")
 
-    def __init__(self, flights: dict[str, Flight], key: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.landed: asyncio.Future[KeptAnswer | Literal[False] | None] = loop.create_future()
+    def __init__(self, flights: dict[str, Flight], key: str, loop: AbstractEventLoop) -> None:
         self.held_since: float | None = None
         self._flights = flights
         self._key = key
+        self._loop = loop
+        self._timer: TimerHandle | None = None
+        self._waiting: list[Future[Landed]] = []
         flights[key] = self
 
-    def land(self, answer: KeptAnswer | Literal[False] | None) -> None:
+    def land(self, answer: Landed) -> None:
         """Any number of times; the first one counts."""
-        if not self.landed.done():
-            self.landed.set_result(answer)
+        if self._flights.get(self._key) is self:
             del self._flights[self._key]
+            self._tell(answer)
+            if self._timer is not None:
+                self._timer.cancel()
 
-    async def wait(self, loop: asyncio.AbstractEventLoop) -> KeptAnswer | Literal[False] | None:
-        """As it has landed; None if it is not worth waiting for."""
-        while not self.landed.done():
-            # Unlike an await of the future itself, this does not cancel it for the others.
-            await asyncio.wait((self.landed,), timeout=PATIENCE_SECONDS)
-            held = self.held_since
-            if held is not None and loop.time() - held >= PATIENCE_SECONDS and not self.landed.done():
-                return None
-        return self.landed.result()
+    async def wait(self) -> Landed:
+        """As it lands; None if it is not worth waiting for."""
+        turn: Future[Landed] = self._loop.create_future()
+        self._waiting.append(turn)
+        if self._timer is None:
+            self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look)
+        return await turn
+
+    def _look(self) -> None:
+        if self.held_since is not None and self._loop.time() - self.held_since >= PATIENCE_SECONDS:
+            self._tell(None)
+        self._timer = self._loop.call_later(PATIENCE_SECONDS, self._look) if self._waiting else None
+
+    def _tell(self, answer: Landed) -> None:
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            if not turn.done():  # of those who have left it is
+                turn.set_result(answer)
 
 
 class Found(NamedTuple):
@@ -152,7 +166,7 @@ class Cache:
         key = key_of(routes.own_name(name), routes.find(name) or (), request, owner)
         return Wish(key, ttl, most_age, reads, keeps) if key is not None else None
 
-    async def find(self, wish: Wish, loop: asyncio.AbstractEventLoop) -> Found | Lead:
+    async def find(self, wish: Wish, loop: AbstractEventLoop) -> Found | Lead:
         """An answer, after a wait for one that is being fetched; or the right to fetch it."""
         if not wish.keeps:  # who leads, leads for all
             kept = await self._get(wish)
@@ -163,14 +177,14 @@ class Cache:
             flight = self._flights.get(wish.key)
             if flight is None:
                 return await self._begin(wish, loop)
-            landed = await flight.wait(loop)
+            landed = await flight.wait()
             if landed is None:
                 break
             if landed is not False and (found := self._fresh(wish, landed, shared=True)) is not None:
                 return found
         return Lead(wish, None)
 
-    async def _begin(self, wish: Wish, loop: asyncio.AbstractEventLoop) -> Found | Lead:
+    async def _begin(self, wish: Wish, loop: AbstractEventLoop) -> Found | Lead:
         """Looks in the store, for all who ask meanwhile."""
         lead = Lead(wish, Flight(self._flights, wish.key, loop))
         assert lead.flight is not None

@@ -128,7 +128,8 @@ def _pieces(request: ChatRequest, choice: _Fields) -> Iterator[_Fields]:
 
 def _deltas(message: _Fields, *, signed: bool, whole: bool) -> Iterator[_Fields]:
     """A message in pieces, its text a sentence each unless it is to stay `whole`."""
-    yield {"role": message.pop("role", "assistant"), "content": ""}
+    empty = None if message.get("content") is None else ""
+    yield {"role": message.pop("role", "assistant"), "content": empty}
     thoughts = message.pop("thinking_blocks", None) or ()
     if signed and thoughts:
         message.pop("reasoning_content", None)
@@ -188,7 +189,7 @@ class _Choice:
     def __init__(self) -> None:
         self.message: _Fields = {}
         self._fields: _Fields = {}
-        self._logprobs: dict[str, list[Any]] | None = None
+        self._logprobs: dict[str, list[Any] | None] | None = None
         self._calls: dict[int, _Fields] = {}
         self._thoughts: list[_Fields] = []
         self._unsigned = ""
@@ -198,7 +199,8 @@ class _Choice:
         delta, logprobs = piece.pop("delta", None), piece.pop("logprobs", None)
         for name, values in (logprobs or {}).items():
             self._logprobs = self._logprobs or {}
-            self._logprobs[name] = self._logprobs.get(name, []) + _list(values)
+            have = self._logprobs.get(name)
+            self._logprobs[name] = have if values is None else _list(have) + _list(values)
         for call in _list((delta or {}).pop("tool_calls", None)):
             if not isinstance(call, dict) or not isinstance(call.get("index"), int):
                 raise _Strange

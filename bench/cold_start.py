@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import msgspec
 
 from bench import report
 from bench.probe import STAGE
 from bench.procs import BenchError, Cores, Procs, free_port
 from bench.report import Outcome, Verdict
 from bench.servers import HERE, ROOT
-from lexora.adapters.dynamodb import DynamoAnswers
+from lexora.adapters.dynamodb_versions import DynamoVersions
+from lexora.core.versions import Version
 from lexora.entry.prepared import SHIPPED, load_prepared
 
 OURS = "lambdas.chat.handler"
@@ -55,7 +57,11 @@ _VARIABLES = {
     "MAX_SECONDS": "24",
     "RECORD_TTL_DAYS": "30",
 }
-_KEYS = {"answers": {"prompt": "S", "variant": "N"}, "requests": {"day": "S", "request_id": "S"}}
+_KEYS = {
+    "answers": {"prompt": "S", "variant": "N"},
+    "requests": {"day": "S", "request_id": "S"},
+    "limits": {"pk": "S", "sk": "S"},
+}
 
 
 def main() -> int:
@@ -200,7 +206,10 @@ def _dynamodb(procs: Procs) -> str:
                 {"AttributeName": key, "KeyType": use} for key, use in zip(keys, ("HASH", "RANGE"), strict=False)
             ],
         )
-    DynamoAnswers(client, "answers").replace(load_prepared(SHIPPED)[1])
+    shipped = msgspec.structs.replace(Version.of(*load_prepared(SHIPPED)), id="shipped")
+    store = DynamoVersions(client, None, "answers", "limits", "")  # no S3: nobody asks for the version itself
+    if begun := store.begin(shipped.id, 0, store.in_force()):
+        store.finish(store.switch(shipped, begun))
     return url
 
 

@@ -17,6 +17,8 @@ STATIC_RESPONSES = ROOT / "static_responses"
 WEB_CLIENT = ROOT / "clients" / "web"
 MODEL_MAP = ROOT / "infra" / "model_map.json"
 
+# Answers that nobody has accepted yet stay where they are.
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "drafts")
 _FOLDERS = ("lexora", "lambdas", "static_responses")
 _MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 # Nothing reads them at run time, `bin` names this machine's Python, and pydantic searches what metadata there is.
@@ -58,7 +60,7 @@ def build(output: Path, python: str, architecture: str, *, jwt: bool = False) ->
             shutil.rmtree(folder)
     for name in _FOLDERS:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, output / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
+            shutil.copytree(ROOT / name, output / name, ignore=_LEFT_OUT)
     shutil.copyfile(MODEL_MAP, output / MODEL_MAP.name)
     for path in output.rglob("*"):
         # Whatever the umask of this machine, Lambda's user reads everything and starts the scripts.

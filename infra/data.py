@@ -13,7 +13,9 @@ from infra.settings import Settings
 
 
 class DataStack(cdk.Stack):
-    """What is kept. `edge_secret` is None unless the doors are to answer CloudFront alone."""
+    """What is kept. `edge_secret` is None unless the doors are to answer CloudFront alone, `responses` unless responses
+    are to be stored.
+    """
 
     def __init__(self, scope: Construct, id_: str, settings: Settings) -> None:
         super().__init__(scope, id_, description=f"Lexora {settings.environment}: tables, configuration, secrets")
@@ -22,10 +24,15 @@ class DataStack(cdk.Stack):
         self.requests = _table(self, "Requests", settings, {"day": text, "request_id": text}, expires=True)
         # API keys, and what is used of limits.
         self.limits = _table(self, "Limits", settings, {"pk": text, "sk": text}, expires=True)
+        self.responses = (
+            _table(self, "Responses", settings, {"pk": text, "sk": text}, expires=True)
+            if settings.store_responses
+            else None
+        )
         self.config = private_bucket(self, "Config", settings, versioned=True)
         self.secrets = Secrets(self, "Secrets", settings)
         self.edge_secret = EdgeSecret(self, "EdgeSecret", settings) if settings.edge_only else None
-        Seed(self, "Seed", settings, self.answers, self.config)
+        Seed(self, "Seed", settings, self.config)
         cdk.CfnOutput(self, "AnswersTableName", value=self.answers.table_name)
         cdk.CfnOutput(self, "RequestsTableName", value=self.requests.table_name)
         cdk.CfnOutput(self, "LimitsTableName", value=self.limits.table_name)

@@ -10,6 +10,7 @@ from infra.api import ApiStack
 from infra.data import DataStack
 from infra.nag import acknowledge
 from infra.page import Page
+from infra.publisher import Publisher
 from infra.settings import Settings
 from infra.site import Site
 
@@ -47,12 +48,13 @@ class EdgeStack(cdk.Stack):
                 cloudfront.ErrorResponse(http_status=status, ttl=cdk.Duration.seconds(0)) for status in _NEVER_KEPT
             ],
         )
-        site.fill(distribution)
+        Publisher(self, "Answers", settings, data, site, distribution)
         page.fill(distribution)
         _acknowledge(distribution, settings)
         host = settings.domain or distribution.distribution_domain_name
         cdk.CfnOutput(self, "CdnUrl", value=f"https://{host}")
         cdk.CfnOutput(self, "SiteBucketName", value=site.bucket.bucket_name)
+        cdk.CfnOutput(self, "EdgeFunctionName", value=site.function.function_name)
         cdk.CfnOutput(self, "DistributionId", value=distribution.distribution_id)
 
 

@@ -60,6 +60,10 @@ class Gateway(PythonFunction):
         self.allow(
             [data.limits.table_arn], *(f"dynamodb:{action}" for action in ("GetItem", "PutItem", "UpdateItem", "Query"))
         )
+        if data.responses is not None:
+            self.allow(
+                [data.responses.table_arn], *(f"dynamodb:{action}" for action in ("PutItem", "Query", "DeleteItem"))
+            )
         self.allow([data.model_map_arn], "s3:GetObject", "s3:GetObjectVersion")
         # The one finds an earlier version where the map is broken; without the other a missing map is a forbidden one.
         self.allow([data.config.bucket_arn], "s3:ListBucketVersions", "s3:ListBucket")
@@ -116,6 +120,8 @@ def _environment(settings: Settings, data: DataStack) -> dict[str, str]:
     variables |= {
         name.upper(): _text(getattr(settings, name)) for name in LIMIT_SETTINGS if getattr(settings, name) is not None
     }
+    if data.responses is not None:
+        variables["RESPONSES_TABLE"] = data.responses.table_name
     if data.edge_secret is not None:
         variables["EDGE_SECRET"] = data.edge_secret.name
     return variables

@@ -71,9 +71,10 @@ class Settings(BaseModel):
     """One environment.
 
     `rate_limit_qpm` (requests a minute) and `burst_limit` hold for each door. `memory_mb` is the chat and stream
-    functions'. `removal` is what `cdk destroy` does with data. `domain` needs `certificate_arn`, a certificate in
-    us-east-1. Of `monthly_budget_usd` and `daily_spend_alarm_usd` 0 means none. `secrets` are the names that a model
-    map's `env:NAME` may use, `bedrock_models` the ids or ARNs of the models that the functions may ask by their role.
+    functions'. `store_responses` keeps responses of the Responses API for 30 days. `removal` is what `cdk destroy` does
+    with data. `domain` needs `certificate_arn`, a certificate in us-east-1. Of `monthly_budget_usd` and
+    `daily_spend_alarm_usd` 0 means none. `secrets` are the names that a model map's `env:NAME` may use,
+    `bedrock_models` the ids or ARNs of the models that the functions may ask by their role.
     `auth_required` asks for a key wherever a model is asked, `prepared_need_key` for prepared answers too; `jwt_*` take
     the tokens of an OIDC issuer besides. `requests_per_minute`, `tokens_per_minute` and `user_usd_*` are limits of each
     user, `usd_*` of all together, 0 allows none; `own_open` and `paid_open` say whether requests go on while they
@@ -92,6 +93,7 @@ class Settings(BaseModel):
     log_retention_days: Annotated[int, AfterValidator(_retention)] = 14
     record_ttl_days: int = Field(90, ge=1)
     message_text: bool = True
+    store_responses: bool = False
     snap_start: bool = False
     tracing: bool = False
     canary: bool = False

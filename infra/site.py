@@ -1,41 +1,34 @@
-"""The prepared answers at the edge: a private bucket, what CloudFront does with its files, and what fills it."""
-
-import json
-from typing import cast
+"""The prepared answers at the edge: a private bucket, and what CloudFront does with its files."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudfront as cloudfront
 from aws_cdk import aws_cloudfront_origins as origins
-from aws_cdk import aws_s3 as s3
-from aws_cdk import aws_s3_deployment as s3_deployment
 from constructs import Construct
 
-from infra.bundle import ROOT, STATIC_RESPONSES
 from infra.data import private_bucket
-from infra.function import log_group
-from infra.nag import acknowledge
 from infra.settings import Settings
 
-# As the gateway itself answers /responses/.
-_CACHE_CONTROL = "public, max-age=300, stale-while-revalidate=86400"
-_DEFAULT_VARIANTS = 5
 _FOLDER = "responses"
+# Files lie in the bucket under their public paths as well.
+_AS_THEY_LIE = "function handler(event) { return event.request; }"
 
 
 class Site(Construct):
-    """The files behind `/responses/*`: open to every web page, compressed, kept by the CDN until the next deploy."""
+    """The files behind `/responses/*`: open to every web page, compressed, kept by the CDN."""
 
     def __init__(self, scope: Construct, id_: str, settings: Settings) -> None:
         super().__init__(scope, id_)
         self._settings = settings
         self.bucket = private_bucket(self, "Bucket", settings)
         self.origin = origins.S3BucketOrigin.with_origin_access_control(self.bucket)
-        self._function = cloudfront.Function(
+        # Its code says which version of the answers is in force. Publishing replaces it, and so does the end of a
+        # deploy (infra/publisher.py): as long as what stands here stays the same, CloudFormation does not touch it.
+        self.function = cloudfront.Function(
             self,
             "Function",
-            comment=f"{settings.name}: short ids, random variants and 404 of /responses/",
+            comment=f"{settings.name}: the version of /responses/ that is in force",
             runtime=cloudfront.FunctionRuntime.JS_2_0,
-            code=cloudfront.FunctionCode.from_inline(function_source()),
+            code=cloudfront.FunctionCode.from_inline(_AS_THEY_LIE),
         )
         self._cache = cloudfront.CachePolicy(
             self,
@@ -63,76 +56,10 @@ class Site(Construct):
             response_headers_policy=_headers(self, id_, self._settings, headers),
             function_associations=[
                 cloudfront.FunctionAssociation(
-                    function=self._function, event_type=cloudfront.FunctionEventType.VIEWER_REQUEST
+                    function=self.function, event_type=cloudfront.FunctionEventType.VIEWER_REQUEST
                 )
             ],
         )
-
-    def fill(self, distribution: cloudfront.Distribution) -> None:
-        """At deploy: the bucket holds what the repository holds, and the CDN forgets its copies."""
-        copier = s3_deployment.BucketDeployment(
-            self,
-            "Files",
-            sources=[
-                s3_deployment.Source.asset(str(STATIC_RESPONSES / _FOLDER)),
-                s3_deployment.Source.data("catalogue.json", catalogue()),
-            ],
-            destination_bucket=self.bucket,
-            destination_key_prefix=_FOLDER,
-            content_type="application/json",
-            cache_control=[s3_deployment.CacheControl.from_string(_CACHE_CONTROL)],
-            distribution=distribution,
-            distribution_paths=[f"/{_FOLDER}/*"],
-            wait_for_distribution_invalidation=False,
-            memory_limit=256,
-            log_group=log_group(self, "FilesLog", self._settings),
-        )
-        # The function that copies is the CDK's own; the stack holds it.
-        function = copier.handler_role.node.scope
-        assert function is not None
-        acknowledge(function, _copier_findings(self.bucket))
-
-
-def catalogue() -> str:
-    """`catalogue.json` as the gateway itself serves it: every field is there."""
-    prompts = [
-        {"aliases": [], "variants": _DEFAULT_VARIANTS, **entry}
-        for entry in json.loads((STATIC_RESPONSES / "catalogue.json").read_bytes())["prompts"]
-    ]
-    fields = ("id", "prompt", "aliases", "variants")
-    served = {"prompts": [{field: entry[field] for field in fields} for entry in prompts]}
-    return json.dumps(served, ensure_ascii=False, separators=(",", ":"))
-
-
-def function_source() -> str:
-    """The edge's function with the prompts of the catalogue: its map of ids."""
-    prompts = [
-        (name, (entry["id"], entry["variants"]))
-        for entry in json.loads(catalogue())["prompts"]
-        for name in (entry["id"], entry["id"].partition("_")[0])
-    ]
-    source = (ROOT / "infra" / "answers.js").read_text()
-    return source.replace("new Map([])", f"new Map({json.dumps(prompts)})")
-
-
-def _copier_findings(bucket: s3.Bucket) -> dict[str, str]:
-    stack = cdk.Stack.of(bucket)
-    here = stack.resolve(stack.get_logical_id(cast("s3.CfnBucket", bucket.node.default_child)))
-    assets = f"cdk-{cdk.DefaultStackSynthesizer.DEFAULT_QUALIFIER}-assets-<AWS::AccountId>-<AWS::Region>"
-    family = "The CDK grants its copier these actions by family, on the bucket of assets and on this one only."
-    return {
-        "AwsSolutions-L1": "The CDK chooses the runtime of its copier.",
-        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole]": (
-            "The CDK gives its copier AWS's policy for writing logs."
-        ),
-        **{
-            f"AwsSolutions-IAM5[Action::s3:{action}]": family
-            for action in ("GetBucket*", "GetObject*", "List*", "Abort*", "DeleteObject*")
-        },
-        f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::{assets}/*]": "Where the CLI puts the files to copy.",
-        f"AwsSolutions-IAM5[Resource::<{here}.Arn>/*]": "All files of this bucket are its work.",
-        "AwsSolutions-IAM5[Resource::*]": "CloudFront's invalidations, which the CDK grants for every distribution.",
-    }
 
 
 def _headers(

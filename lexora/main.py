@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lexora import __version__
@@ -10,7 +11,8 @@ from lexora import __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 2 if whoever called it must mend something."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     # Imported late, so that --help and --version answer at once.
     from lexora.entry.errors import ConfigError
 
@@ -23,6 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
             with keys.local_keys(config, options.data, make=options.action == "create") as store:
                 keys.run(options, store)
             return 0
+        if options.command == "models":
+            from lexora.entry import models
+
+            models.run(options, config)
+            return 0
+        if options.command == "answers":
+            from lexora.entry import answers
+
+            options.config = config
+            return answers.run(options)
         from lexora.entry.local import Options, reload, serve
 
         chosen = Options(config=config, data=options.data)
@@ -35,10 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read has seen enough; Python must not find that out once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lexora", description="An LLM gateway that costs nothing while nobody asks.")
     parser.add_argument("--version", action="version", version=f"lexora {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -52,8 +67,36 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "reload", parents=[common], help="make the running gateway read its config and prepared answers again"
     )
+    answers = commands.add_parser("answers", help="make, check and review prepared answers")
+    if "answers" in arguments:  # its actions are imported only for whoever wants one
+        from lexora.entry.answers import add_actions
+
+        add_actions(answers, [common])
     add_key_actions(commands.add_parser("keys", help="make, list, revoke and replace API keys"), [common])
+    _add_model_actions(commands.add_parser("models", help="load, unload, sleep and wake models on your own servers"))
     return parser
+
+
+def _add_model_actions(parser: argparse.ArgumentParser) -> None:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML config, which says where the gateway listens")
+    common.add_argument("--url", help="the gateway's address instead, such as http://gpu-host:8001")
+    common.add_argument("--json", action="store_true", help="as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    actions.add_parser("list", parents=[common], help="whether the models of own servers are loaded, or sleep")
+    for action, does in (
+        ("load", "load a model, or a LoRA adapter"),
+        ("unload", "unload it; its memory is free then"),
+        ("sleep", "put the servers of a model to sleep once their requests are answered"),
+        ("wake", "wake them"),
+    ):
+        one = actions.add_parser(action, parents=[common], help=does)
+        one.add_argument("model", metavar="MODEL", help="as clients name it")
+        if action == "load":
+            one.add_argument("--path", help="where vLLM finds a LoRA adapter")
+            one.add_argument("--parent", metavar="MODEL", help="the model whose server takes a new adapter")
+        if action == "sleep":
+            one.add_argument("--level", type=int, choices=(1, 2), help="how deep vLLM sleeps (default: 1)")
 
 
 def add_key_actions(parser: argparse.ArgumentParser, parents: list[argparse.ArgumentParser]) -> None:

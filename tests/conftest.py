@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from lexora.core.model_map import Deployment
 from lexora.entry.model_server import start_model_server
@@ -17,6 +19,22 @@ from tests.support.recorded import RecordedUpstream, recorded_upstream
 
 if TYPE_CHECKING:  # boto3 takes its time, and most tests need none of it
     from tests.support.emulator import Emulator
+
+
+# Whose files share what is dear (a deployment) or there once (the ports at which a gateway looks for upstreams).
+_TOGETHER = ("tests/deployed", "tests/entry")
+
+
+class _ByFile(LoadScopeScheduling):
+    """Where several processes test, each file stays in one of them, and so do the files of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in _TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The custom resource that CloudFormation asks to fill the tables and buckets of a fresh environment."""
+"""The custom resource that CloudFormation asks to fill a fresh environment."""
 
 from typing import Any
 

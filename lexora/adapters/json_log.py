@@ -60,6 +60,7 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
     queue_wait_ms: float | None = None
     upstream_ms: float | None = None
     failed_attempts: msgspec.Raw | UnsetType = UNSET
+    lone_prompt: bool = False  # the message is all that was asked, plainly, and a prepared answer would do
 
 
 class JsonLog:
@@ -116,6 +117,7 @@ class JsonLog:
             None if record.queue_ms is None else round(record.queue_ms, 3),
             None if record.upstream_ms is None else round(record.upstream_ms, 3),
             msgspec.Raw(record.failed_attempts) if record.failed_attempts else UNSET,
+            record.prompt is not None,
         )
 
 

@@ -10,19 +10,22 @@ import msgspec
 
 from lexora.core.limits import day_window, minute_window, month_window, nanodollars
 from lexora.core.ports import Claim
+from lexora.core.promotion import LONGEST_PROMPT
 from lexora.core.record import COLUMNS, Record
 
+_COLUMNS = [*COLUMNS, "prompt"]
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     prompt TEXT NOT NULL, variant INTEGER NOT NULL, response TEXT NOT NULL, PRIMARY KEY (prompt, variant)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS catalogue (content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS requests (request_id TEXT NOT NULL PRIMARY KEY);
 """
 # A batch that is written again after an error does not count twice.
-_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(COLUMNS)}) VALUES "  # noqa: S608 - our own column names
-_ROW = f"({', '.join('?' * len(COLUMNS))})"
+_INSERT = f"INSERT OR IGNORE INTO requests ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - our own column names
+_ROW = f"({', '.join('?' * len(_COLUMNS))})"
 # sqlite3 gives up the interpreter's lock and takes it again for every statement, which under load costs more than the
 # insert; so there is a statement for many rows, within SQLite's 32,766 parameters.
 _MANY = 100
@@ -54,10 +57,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Gives `requests` the columns of Record that it does not have yet: all of them at first, new ones later."""
+    """Gives `requests` the columns that it does not have yet: all of them at first, new ones later."""
     known = {row[1] for row in connection.execute("PRAGMA table_info(requests)")}
     kinds = get_type_hints(Record)
-    for name in COLUMNS:
+    for name in _COLUMNS:
         if name not in known:
             kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
@@ -71,33 +74,44 @@ class SqliteAnswers:
         self._connection = _connect(path)
         rows = self._connection.execute("SELECT prompt, variant, response FROM answers")
         self._answers = {(prompt, variant): text for prompt, variant, text in rows}
+        row = self._connection.execute("SELECT content FROM catalogue").fetchone()
+        self._catalogue: bytes = row[0] if row else b""
 
     async def get(self, prompt: str, variant: int) -> str | None:
         return self._answers.get((prompt, variant))
 
-    def replace(self, answers: dict[tuple[str, int], str]) -> None:
-        """Makes the table hold just these answers, (prompt, variant) to text, all at once. Raises OSError."""
-        if answers == self._answers:
+    def replace(self, answers: dict[tuple[str, int], str], catalogue: bytes = b"") -> None:
+        """Makes the file hold just these answers, (prompt, variant) to text, all at once. Raises OSError.
+
+        `catalogue` is what they belong to, for those who look at the file; nothing here reads it.
+        """
+        if (answers, catalogue) == (self._answers, self._catalogue):
             return
         try:
             with self._connection:
+                self._connection.execute("DELETE FROM catalogue")
+                self._connection.execute("INSERT INTO catalogue VALUES (?)", (catalogue,))
                 self._connection.execute("DELETE FROM answers")
                 self._connection.executemany(
                     "INSERT INTO answers VALUES (?, ?, ?)", [(*key, text) for key, text in answers.items()]
                 )
         except sqlite3.Error as error:
             raise OSError(f"the prepared answers cannot be written: {error}") from None
-        self._answers = answers
+        self._answers, self._catalogue = answers, catalogue
 
     def close(self) -> None:
         self._connection.close()
 
 
 class SqliteRecords:
-    """A sink for the ledger: the table `requests`, a row a request. Written from one thread."""
+    """A sink for the ledger: the table `requests`, a row a request. Written from one thread.
 
-    def __init__(self, path: Path) -> None:
+    Without `message_text`, it holds no word of the users'.
+    """
+
+    def __init__(self, path: Path, *, message_text: bool = True) -> None:
         self._path = path
+        self.message_text = message_text
         self._connection = _connect(path)
         try:
             _add_columns(self._connection)
@@ -129,11 +143,15 @@ class SqliteRecords:
 
     def write(self, records: list[Record]) -> None:
         count = len(COLUMNS)
-        rows = [msgspec.structs.astuple(record)[:count] for record in records]
+        rows = [(*msgspec.structs.astuple(record)[:count], self._prompt(record)) for record in records]
         try:
             self._insert(rows)
         except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it
             self._insert([tuple(max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in row) for row in rows])
+
+    def _prompt(self, record: Record) -> str | None:
+        prompt = record.prompt
+        return prompt if prompt and self.message_text and len(prompt) <= LONGEST_PROMPT else None
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> None:
         whole = len(rows) - len(rows) % _MANY

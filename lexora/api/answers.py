@@ -3,12 +3,13 @@
 import logging
 import time
 import zlib
+from functools import partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from lexora.api.http import JSON_TYPE, Headers, headers_of, send
-from lexora.core.answers import Catalogue
+from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.errors import AnswersUnavailable, NotFound
 from lexora.core.gateway import Gateway
 from lexora.core.ports import Ledger
@@ -30,16 +31,14 @@ class AnswerEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
         started = time.perf_counter()
         prompt_id, variant = scope["path_params"]["id"], scope["path_params"]["k"]
-        setup = self._gateway.setup
-        entry = setup.catalogue.by_id(prompt_id)
-        known = entry is not None and variant in map(str, range(entry.variants))
         try:
-            text = await setup.answers.get(entry.prompt, int(variant)) if entry is not None and known else None
+            found = await self._gateway.answer_to(partial(_named_variant, prompt_id, variant))
         except OSError as error:
             log.error("the prepared answers cannot be read: %s", error)  # noqa: TRY400 - not a bug
             raise AnswersUnavailable("The prepared answers cannot be read at the moment. Try again soon.") from None
-        if entry is None or text is None:
+        if found is None:
             raise NotFound(f"There is no prepared answer {prompt_id}/{variant}.")
+        entry, number, text = found
         body = msgspec.json.encode({"response": text})
         now = time.time()
         record = Record(
@@ -47,7 +46,7 @@ class AnswerEndpoint:
             now,
             "responses",
             origin="edge",
-            deployment=f"edge/{entry.id}/{variant}",
+            deployment=f"edge/{entry.id}/{number}",
         )
         headers = [
             (b"x-request-id", record.request_id.encode()),
@@ -69,8 +68,8 @@ class CatalogueEndpoint:
         self._body = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
-        catalogue = self._gateway.setup.catalogue
-        if catalogue is not self._catalogue:  # when first asked, and after a reload
+        catalogue = self._gateway.catalogue()
+        if catalogue is not self._catalogue:  # when first asked, after a reload, and when another was published
             self._catalogue, self._body = catalogue, msgspec.json.encode({"prompts": catalogue.prompts})
         await _send_unless_known(scope, send_, (), self._body)
 
@@ -85,3 +84,8 @@ async def _send_unless_known(scope: Scope, send_: Send, headers: Headers, body: 
         return 304
     await send(scope, send_, 200, [JSON_TYPE, *headers], body)
     return 200
+
+
+def _named_variant(prompt_id: str, variant: str, catalogue: Catalogue) -> tuple[PreparedPrompt, int] | None:
+    entry = catalogue.by_id(prompt_id)
+    return (entry, int(variant)) if entry is not None and variant in map(str, range(entry.variants)) else None

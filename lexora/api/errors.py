@@ -6,11 +6,12 @@ from random import SystemRandom
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lexora.api.http import send_json
+from lexora.api.http import JSON_TYPE, send, send_json
 from lexora.core.errors import ClientLeft, LexoraError, MethodNotAllowed, NotFound
 
-# An API whose errors have another form.
+# APIs whose errors have another form.
 _QUERY_PATHS = "/api/v1/llm/"
+_MESSAGES_PATHS = "/v1/messages"
 
 log = logging.getLogger("lexora")
 
@@ -60,6 +61,13 @@ def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:
 
 
 async def _send_error(scope: Scope, send_: Send, error: LexoraError) -> None:
-    request_id = (b"x-request-id", b"%032x" % _random.getrandbits(128))
+    request_id = f"{_random.getrandbits(128):032x}"
+    headers = [(b"x-request-id", request_id.encode()), *error.headers]
+    if scope["path"].startswith(_MESSAGES_PATHS):
+        from lexora.providers.messages_door_errors import error_body
+
+        headers.append((b"request-id", request_id.encode()))
+        await send(scope, send_, error.status, [JSON_TYPE, *headers], error_body(error, request_id))
+        return
     body = {"detail": error.message} if scope["path"].startswith(_QUERY_PATHS) else error.envelope()
-    await send_json(scope, send_, error.status, body, [request_id, *error.headers])
+    await send_json(scope, send_, error.status, body, headers)

@@ -79,17 +79,23 @@ def describe(table: list[tuple[str, str, Doc | Callable[[], Doc]]]) -> Callable[
 
 
 def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
+    from lexora.api.described import ANSWERS  # nobody else needs it
+
     types = {doc.error for _, _, doc in table} | {doc.request for _, _, doc in table if doc.request is not None}
     schemas: dict[str, Any] = {}
     for type_ in types:
-        schemas |= _components(type_)
+        schemas |= _components(type_)[1]
     # Fields that the gateway does not read are forwarded as they are.
     for _, _, doc in table:
         if doc.completes and doc.request is not None:
             schemas[doc.request.__name__]["additionalProperties"] = True
     paths: dict[str, dict[str, Any]] = {}
     for method, path, doc in table:
-        paths.setdefault(path, {})[method.lower()] = _operation(doc)
+        answer: dict[str, Any] = {}
+        if doc.response == "application/json":
+            answer, components = _components(ANSWERS[method, path])
+            schemas |= components
+        paths.setdefault(path, {})[method.lower()] = _operation(doc, answer)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lexora", "version": __version__, "description": "An OpenAI-compatible LLM gateway."},
@@ -98,17 +104,18 @@ def _describe(table: list[tuple[str, str, Doc]]) -> dict[str, Any]:
     }
 
 
-def _components(type_: type) -> dict[str, Any]:
-    """The schemas of a type and of what it is made of, by their names."""
+def _components(type_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A type's schema, and those of what it is made of by their names."""
     template = "#/components/schemas/"
-    if issubclass(type_, msgspec.Struct):
-        return msgspec.json.schema_components((type_,), ref_template=template + "{name}")[1]
-    schema: dict[str, Any] = type_.model_json_schema(ref_template=template + "{model}")  # type: ignore[attr-defined]
-    return {**schema.pop("$defs", {}), type_.__name__: schema}
+    if not hasattr(type_, "model_json_schema"):
+        (schema,), components = msgspec.json.schema_components((type_,), ref_template=template + "{name}")
+        return schema, components
+    schema = type_.model_json_schema(ref_template=template + "{model}")
+    return _reference(type_), {**schema.pop("$defs", {}), type_.__name__: schema}
 
 
-def _operation(doc: Doc) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": doc.summary, "responses": _responses(doc)}
+def _operation(doc: Doc, answer: dict[str, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": doc.summary, "responses": _responses(doc, answer)}
     parameters = [("path", *path) for path in doc.parameters] + [("query", *query) for query in doc.query]
     if parameters:
         operation["parameters"] = [
@@ -121,8 +128,8 @@ def _operation(doc: Doc) -> dict[str, Any]:
     return operation
 
 
-def _responses(doc: Doc) -> dict[str, Any]:
-    content: dict[str, Any] = {doc.response: {}}
+def _responses(doc: Doc, answer: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {doc.response: {"schema": answer} if answer else {}}
     if doc.completes:
         content["text/event-stream"] = {}
     answers = {

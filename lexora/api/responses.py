@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -53,10 +53,20 @@ def responses_table(completions: Callable[..., ASGIApp], store: ResponseStore | 
         errors=KEY,
         query=(("x_user_id", "string", "whose it is, if a trusted key asks for somebody"),),
     )
+    items_doc = doc._replace(
+        summary="The items that a stored response was made of.",
+        query=(
+            *doc.query,
+            ("limit", "integer", "at most so many, 1 to 100; 20 if it is left out"),
+            ("order", "string", "asc, or desc: the latest first, as if it is left out"),
+            ("after", "string", "the id of an item: those that come after it in that order"),
+        ),
+    )
     return [
         ("POST", "/v1/responses", Later(create), _responses_doc),
         ("GET", "/v1/responses/{id}", stored, doc),
         ("DELETE", "/v1/responses/{id}", stored, doc._replace(summary="Deletes a stored response.")),
+        ("GET", "/v1/responses/{id}/input_items", InputItemsEndpoint(store, auth), items_doc),
     ]
 
 
@@ -77,26 +87,35 @@ def _responses_door(store: ResponseStore | None, caller: Caller | None, _body: b
     return ResponsesDoor(lambda named: OwnResponses(store, owner_of(caller, named), log.error))
 
 
-class StoredResponseEndpoint:
-    """Shows a stored response, or deletes it. `store` is None where none are stored."""
+class _Stored:
+    """What the endpoints of one stored response have in common. `store` is None where none are stored."""
 
     def __init__(self, store: ResponseStore | None, auth: Auth) -> None:
         self._store = store
         self._auth = auth
 
-    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+    async def _own(self, scope: Scope, query: Mapping[str, str]) -> OwnResponses:
+        """The responses of whoever asks. Raises Unauthorized and NotFound."""
         caller = await self._auth.identify(credential_of(headers_of(scope)))
         if caller is None:
             raise Unauthorized(NO_KEY, headers=CHALLENGE)
         if self._store is None:
             raise NotFound(
-                "This gateway stores no responses. Its config turns that on with 'responses: {store: true}'."
+                "This gateway stores no responses. Its config turns that on with 'responses: {store: true}', "
+                "or on AWS the setting store_responses."
             )
-        asked = parse_qs(scope["query_string"].decode("latin-1"))
-        if asked.get("stream", ["false"])[-1] != "false":
+        return OwnResponses(self._store, owner_of(caller, query.get("x_user_id")), log.error)
+
+
+class StoredResponseEndpoint(_Stored):
+    """Shows a stored response, or deletes it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        query = _query_of(scope)
+        own = await self._own(scope, query)
+        if query.get("stream", "false") != "false":
             message = "A stored response is whole and cannot be streamed again. Leave out 'stream'."
             raise InvalidRequest(message, param="stream", code="unsupported_parameter")
-        own = OwnResponses(self._store, owner_of(caller, asked.get("x_user_id", [None])[-1]), log.error)
         response_id = str(scope["path_params"]["id"])
         if scope["method"] == "DELETE":
             if not own.delete(response_id):
@@ -108,6 +127,26 @@ class StoredResponseEndpoint:
         if found is None:
             raise _not_found(response_id)
         await send(scope, send_, 200, [JSON_TYPE, *_NO_STORE], found.response)
+
+
+class InputItemsEndpoint(_Stored):
+    """Lists the items that a stored response was made of."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
+        from lexora.providers.responses_door_listing import input_items, page_of
+
+        query = _query_of(scope)
+        own = await self._own(scope, query)
+        response_id = str(scope["path_params"]["id"])
+        found = input_items(own, response_id, page_of(query))
+        if found is None:
+            raise _not_found(response_id)
+        await send_json(scope, send_, 200, found, _NO_STORE)
+
+
+def _query_of(scope: Scope) -> dict[str, str]:
+    """What follows the `?`; of what is said twice the last."""
+    return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
 
 
 def _not_found(response_id: str) -> NotFound:

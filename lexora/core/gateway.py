@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from lexora.core.answers import Catalogue
+from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import Continuation
 from lexora.core.errors import UpstreamError
@@ -37,6 +37,13 @@ class Prepared(NamedTuple):
 
     text: str
     usage: Usage
+
+
+def _variant(prompt: str, seed: bytes, catalogue: Catalogue) -> tuple[PreparedPrompt, int] | None:
+    if (entry := catalogue.match(prompt)) is None:
+        return None
+    by_seed = seed.isdigit() and len(seed) < 20  # what fits 64 bits; a model gets to judge the rest
+    return entry, int(seed) % entry.variants if by_seed else int(random.random() * entry.variants)
 
 
 def deployment_comment(label: str) -> bytes:
@@ -117,16 +124,23 @@ class Relay:
 class Gateway:
     """Answers chat requests from the cheapest place that can: first ask `prepared`, then `complete` or `stream`.
 
-    `refresh` is called before routes are looked at: it may put a newer `setup` in place.
+    `refresh` is called before routes are looked at, and `renew` before the catalogue is: they may put a newer `setup`
+    in place. `renew` is told whether the one that is there has been found wanting, so that it must look now.
     """
 
     def __init__(
-        self, setup: Setup, upstream: Upstream, traffic: Traffic, refresh: Callable[[], None] | None = None
+        self,
+        setup: Setup,
+        upstream: Upstream,
+        traffic: Traffic,
+        refresh: Callable[[], None] | None = None,
+        renew: Callable[[bool], None] | None = None,
     ) -> None:
         self.setup = setup
         self.traffic = traffic
         self._upstream = upstream
         self._refresh = refresh
+        self._renew = renew
 
     def routes(self) -> Routes:
         """The routes as they are now."""
@@ -134,19 +148,41 @@ class Gateway:
             self._refresh()
         return self.setup.routes
 
+    def catalogue(self) -> Catalogue:
+        """The catalogue as it is now."""
+        if self._renew is not None:
+            self._renew(False)
+        return self.setup.catalogue
+
+    async def answer_to(
+        self, find: Callable[[Catalogue], tuple[PreparedPrompt, int] | None]
+    ) -> tuple[PreparedPrompt, int, str] | None:
+        """The variant of a prompt that `find` chooses in the catalogue, and its text. Raises OSError."""
+        for must in (False, True):
+            if self._renew is not None:
+                self._renew(must)
+            setup = self.setup
+            if (found := find(setup.catalogue)) is None:
+                return None
+            entry, variant = found
+            if (text := await setup.answers.get(entry.prompt, variant)) is not None:
+                return entry, variant, text
+            if self._renew is None:
+                break
+            # Other answers have been published since the catalogue was read.
+        return None
+
     async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
-        """A variant of the prepared answer, by chance, if the request is a known prompt, asked plainly."""
+        """A variant of the prepared answer if the request is a known prompt, asked plainly: its seed's, or any."""
         prompt = request.lone_prompt()
-        setup = self.setup
-        entry = setup.catalogue.match(prompt) if prompt is not None else None
-        if prompt is None or entry is None:
+        seed = bytes(request.fields.get("seed", b""))
+        found = await self.answer_to(partial(_variant, prompt, seed)) if prompt is not None else None
+        if prompt is None or found is None:
+            record.prompt = prompt
             return None
-        variant = int(random.random() * entry.variants)
-        text = await setup.answers.get(entry.prompt, variant)
-        if text is None:
-            return None
+        entry, variant, text = found
         usage = Usage(estimate_tokens(prompt), estimate_tokens(text))
-        record.model = request.known.model or setup.routes.default_model or ""
+        record.model = request.known.model or self.setup.routes.default_model or ""
         record.origin = "fixed"
         record.deployment = f"fixed/{entry.id}/{variant}"
         record.upstream_model = PREPARED_MODEL

@@ -11,6 +11,7 @@ from lexora.core.chat import ChatRequest
 from lexora.core.keys import Key
 from lexora.core.record import Record
 from lexora.core.usage import Usage
+from lexora.core.versions import Version
 
 if TYPE_CHECKING:  # a prepared answer needs no model map, and so no pydantic
     from lexora.core.model_map import Deployment
@@ -237,6 +238,64 @@ class ResponseStore(Protocol):
     def delete(self, owner: str, response_id: str) -> bool:
         """Deletes it for good; False if there was none. Raises OSError."""
         ...
+
+
+class InForce(NamedTuple):
+    """Which version of the prepared answers is in force (None: none yet), and which one somebody is about to put there.
+
+    What was begun at `begun_at`, seconds since the epoch, and is the version in force, is not in force everywhere yet.
+    `was` is what was in force when it was begun.
+    """
+
+    version: str | None = None
+    begun: str | None = None
+    begun_at: float = 0.0
+    was: str | None = None
+
+    def beginning(self, version_id: str, now: float) -> InForce:
+        """The same, with this version begun."""
+        is_switched = self.begun is not None and self.begun == self.version
+        return InForce(self.version, version_id, float(now), self.was if is_switched else self.version)
+
+
+class VersionStore(Protocol):
+    """Keeps the versions of the prepared answers. Each method raises OSError if the store does not answer."""
+
+    def add(self, version: Version) -> None:
+        """Keeps a version for good; again is the same as once."""
+        ...
+
+    def get(self, version_id: str) -> Version | None:
+        """A version that was kept, None if there is none."""
+        ...
+
+    def ids(self) -> list[str]:
+        """Of all versions, newest first."""
+        ...
+
+    def in_force(self) -> InForce: ...
+
+    def begin(self, version_id: str, now: float, as_seen: InForce) -> InForce | None:
+        """Notes that this version is about to be put in force.
+
+        None, and nothing is done, if what is in force is no longer `as_seen`.
+        """
+        ...
+
+    def switch(self, version: Version, as_seen: InForce) -> InForce:
+        """Puts what was begun in force. Again is the same as once.
+
+        Raises Overtaken if somebody else has begun something meanwhile.
+        """
+        ...
+
+    def finish(self, as_seen: InForce) -> InForce:
+        """Notes that what was begun is in force everywhere. Raises Overtaken."""
+        ...
+
+
+class Overtaken(Exception):
+    """Somebody else is publishing, or has published."""
 
 
 class TokenVerifier(Protocol):

@@ -17,8 +17,9 @@ class Record(msgspec.Struct, gc=False):
     `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
     a place, `upstream_ms` what its calls of upstreams took. `failed_attempts` are those that another followed, as JSON:
     `[{"deployment": …, "error": …, "ms": …, "tokens": …}]`, empty if there is none. Until it is settled, a request that
-    was admitted counts what is reserved for it. `response_id` is the answer's `id`, where an upstream gave one. The
-    fields after `failed_attempts` are in no table.
+    was admitted counts what is reserved for it. The fields after `failed_attempts` are in no table, but for `prompt` in
+    SQLite's: the text of a lone prompt to which there is no prepared answer yet. `response_id` is the answer's `id`,
+    where an upstream gave one.
     """
 
     request_id: str
@@ -51,6 +52,7 @@ class Record(msgspec.Struct, gc=False):
     error_code: str | None = None
     error_message: str | None = None
     failed_attempts: str = ""
+    prompt: str | None = None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     trace_parent: str = ""
     response_id: str = ""

@@ -1,6 +1,6 @@
 """The stored responses of one user."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lexora.core.errors import ResponsesUnavailable
 from lexora.core.keys import Caller
@@ -26,6 +26,17 @@ class OwnResponses:
             return self._store.get(self._owner, response_id)
         except OSError as error:
             raise self._unavailable(error) from None
+
+    def conversation(self, last: str) -> Iterator[StoredResponse | None]:
+        """A response and those that it went on from, the latest first; None comes last if one of them is not there.
+
+        Raises ResponsesUnavailable.
+        """
+        previous: str | None = last
+        while previous is not None:
+            stored = self.get(previous)
+            yield stored
+            previous = stored.previous if stored is not None else None
 
     def put(self, response_id: str, created_at: float, previous: str | None, items: bytes, response: bytes) -> bool:
         """Whether it could be stored: an answer that cannot be is a good answer all the same."""

@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
 from lexora.adapters.dynamodb_keys import DynamoKeys
 from lexora.adapters.dynamodb_stats import DynamoStats
+from lexora.adapters.dynamodb_versions import PublishedCatalogue
 from lexora.adapters.emf import SERVICE, EmfMetrics
 from lexora.adapters.json_log import JsonLog, iso, location
 from lexora.adapters.ledger import DirectLedger
@@ -42,6 +43,7 @@ from lexora.core.lanes import Lanes
 from lexora.core.limits import Estimates, Limiter, Rules
 from lexora.core.passage import Traffic
 from lexora.core.retry import RetryRules
+from lexora.entry.aws_catalogue import CatalogueInForce
 from lexora.entry.aws_model_map import ModelMapFile
 from lexora.entry.prepared import SHIPPED, load_catalogue
 
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, SoFar, Upstream
+    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, ResponseStore, SoFar, Upstream
     from lexora.core.record import Record
     from lexora.providers.sigv4 import Identity
 
@@ -88,6 +90,7 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     record_ttl_days: int
     max_plain_seconds: float = float("inf")
     edge_secret: str = ""
+    responses_table: str = ""
     auth_required: bool = True
     prepared_need_key: bool = False
     jwt_issuer: str = ""
@@ -229,7 +232,9 @@ def create_application() -> ASGIApp:
         asyncio.sleep,
         time.monotonic,
     )
-    gateway = model_map.gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh)
+    catalogue = CatalogueInForce(PublishedCatalogue(dynamodb, variables.limits_table))
+    gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh, catalogue.renew)
+    model_map.gateway = catalogue.gateway = gateway
     keys = DynamoKeys(dynamodb, variables.limits_table)
     app = create_app(
         gateway,
@@ -240,10 +245,19 @@ def create_application() -> ASGIApp:
         max_body_bytes=MAX_BODY_BYTES,
         max_seconds=variables.max_seconds,
         max_plain_seconds=variables.max_plain_seconds,
+        stored_responses=_stored_responses(dynamodb, variables.responses_table),
     )
     if variables.edge_secret:
         app = _only_through_the_edge(app, aws, variables.edge_secret.removeprefix(variables.secret_prefix))
     return _without_stage(app, variables.lexora_stage)
+
+
+def _stored_responses(dynamodb: Any, table: str) -> ResponseStore | None:
+    if not table:
+        return None
+    from lexora.adapters.dynamodb_responses import DynamoResponses
+
+    return DynamoResponses(dynamodb, table, time.time)
 
 
 def _auth(variables: Variables, keys: KeyStore) -> Auth:

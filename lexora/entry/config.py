@@ -145,7 +145,7 @@ class Auth(_Section):
 
 
 class Logging(_Section):
-    """`message_text: false` keeps the users' words out of the log; their length stays."""
+    """`message_text: false` keeps the users' words out of the log and the records; their length stays."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json"] = "json"

@@ -17,6 +17,7 @@ from lexora.core import key_admin
 from lexora.core.errors import LexoraError
 from lexora.core.keys import Key
 from lexora.core.ports import KeyStore
+from lexora.entry.columns import print_columns
 from lexora.entry.config import load_settings
 from lexora.entry.errors import ConfigError
 from lexora.entry.folders import data_folder
@@ -37,7 +38,7 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
         if not path.exists():
             if not make:
                 raise ConfigError(f"there are no keys in {path.parent}; name the gateway's folder with --data")
-            _require_owner(path.parent)
+            require_owner(path.parent, "keys")
             os.umask(0o077)  # what the gateway will write there is nobody else's either
         with contextlib.closing(SqliteKeys(path)) as keys:
             yield keys
@@ -45,7 +46,7 @@ def local_keys(config: Path | None, data: Path | None, *, make: bool) -> Iterato
         raise ConfigError(f"the keys cannot be used: {error}") from None
 
 
-def _require_owner(folder: Path) -> None:
+def require_owner(folder: Path, command: str) -> None:
     """Raises ConfigError if root is about to make a file there that the folder's owner could not write to."""
     if os.geteuid() != 0 or not folder.exists():
         return
@@ -57,7 +58,7 @@ def _require_owner(folder: Path) -> None:
             name = f"#{owner}"
         raise ConfigError(
             f"{folder} belongs to {name}, whose gateway could not write to a file that root makes there; "
-            f"run this as that user: sudo -u '{name}' lexora keys …"
+            f"run this as that user: sudo -u '{name}' lexora {command} …"
         )
 
 
@@ -99,10 +100,7 @@ def _list(options: argparse.Namespace, keys: KeyStore) -> None:
     if options.json:
         print(json.dumps([key_admin.public(key, now) for key in found], indent=2, ensure_ascii=False))
         return
-    rows = [_TITLES, *(_row(key, now) for key in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns([_TITLES, *(_row(key, now) for key in found)])
 
 
 def _revoke(options: argparse.Namespace, keys: KeyStore) -> None:

@@ -43,6 +43,7 @@ from lexora.core.passage import Traffic
 from lexora.core.ports import RecordSink
 from lexora.core.record import Record
 from lexora.core.routing import Routes
+from lexora.core.versions import Version
 from lexora.entry.auth import change_auth, create_auth
 from lexora.entry.config import Logging, Settings, load_settings
 from lexora.entry.errors import ConfigError
@@ -107,20 +108,26 @@ def _allow_many_connections() -> None:
 
 def reload(options: Options) -> None:
     """Tells the gateway that keeps its data where `options` say to read its files again. Raises ConfigError."""
-    file = data_folder(options.data, load_settings(options.config)) / PID_FILE
+    folder = data_folder(options.data, load_settings(options.config))
+    if not tell_to_reload(folder):
+        raise ConfigError(
+            f"no gateway is running with its data in {folder}; name its folder with --data (DATA=dir), "
+            "or its config with --config (CONFIG=file.yaml)"
+        )
+
+
+def tell_to_reload(folder: Path) -> bool:
+    """Tells the gateway that keeps its data in `folder`. False if there is none."""
     try:
-        with file.open("r+") as held:
+        with (folder / PID_FILE).open("r+") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # by the gateway that wrote it, as long as it runs
                 os.kill(int(held.read()), signal.SIGHUP)
-                return
+                return True
     except OSError:
         pass
-    raise ConfigError(
-        f"no gateway is running with its data in {file.parent}; name its folder with --data (DATA=dir), "
-        "or its config with --config (CONFIG=file.yaml)"
-    )
+    return False
 
 
 class _Local:
@@ -156,7 +163,7 @@ class _Local:
         try:
             self._answers = SqliteAnswers(self._database)
             self._keys = SqliteKeys(self._database)
-            records = SqliteRecords(self._database)
+            self._records = records = SqliteRecords(self._database)
             recovered = recover(folder / JOURNAL, records)
             self._limits = MemoryLimits(records.spent)
             for window in (minute_window, day_window, month_window):  # now, as nobody waits for it yet
@@ -280,7 +287,7 @@ class _Local:
     async def _setup(self, settings: Settings) -> Setup:
         catalogue, answers = load_prepared(settings.answers or SHIPPED)
         routes = await self._routes(settings)
-        self._answers.replace(answers)
+        self._answers.replace(answers, Version.of(catalogue, answers).catalogue())
         return Setup(routes, catalogue, self._answers)
 
     async def _routes(self, settings: Settings) -> Routes:
@@ -296,7 +303,7 @@ class _Local:
     def _configure_log(self, settings: Logging) -> None:
         _configure_logging(settings.level)
         self._log.level = logging.getLevelNamesMapping()[settings.level]
-        self._log.message_text = settings.message_text
+        self._log.message_text = self._records.message_text = settings.message_text
 
     async def _reload(self) -> str:
         """Reads config, model map and prepared answers again, and says what there is; if anything is wrong, all stays

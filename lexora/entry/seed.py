@@ -1,25 +1,22 @@
-"""What a deployment brings into a new environment: the prepared answers and a first model map."""
+"""What a deployment brings into a new environment: a first model map."""
 
 import os
 
 import boto3
 
-from lexora.adapters.dynamodb import DynamoAnswers
 from lexora.adapters.s3 import S3Object
-from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.entry.prepared import SHIPPED
 
 # The zip's folder, or a checkout.
 ROOT = SHIPPED.parent
 
 
 def seed() -> None:
-    """Makes the answers table hold the shipped answers, and puts the default model map where there is none.
+    """Puts the default model map where there is none; one that is there is an operator's, and is left alone.
 
-    A model map that is there is an operator's, and is left alone. Reads ANSWERS_TABLE, CONFIG_BUCKET and MODEL_MAP_KEY
-    from the environment. Raises ConfigError, OSError, and KeyError for a variable that is not set.
+    Reads CONFIG_BUCKET and MODEL_MAP_KEY from the environment. Raises OSError, and KeyError for a variable that is not
+    set.
     """
-    _, answers = load_prepared(ROOT / "static_responses")
-    DynamoAnswers(boto3.client("dynamodb"), os.environ["ANSWERS_TABLE"]).replace(answers)
     in_zip = ROOT / "model_map.json"
     model_map = in_zip if in_zip.exists() else ROOT / "infra" / "model_map.json"
     config = S3Object(boto3.client("s3"), os.environ["CONFIG_BUCKET"], os.environ["MODEL_MAP_KEY"])

@@ -9,7 +9,8 @@ import msgspec
 from lexora.core.chat import ChatRequest
 from lexora.core.task import Task
 from lexora.providers.anthropic_request import messages_request
-from lexora.providers.anthropic_response import AnthropicChunkReader, completion
+from lexora.providers.anthropic_response import completion
+from lexora.providers.anthropic_stream import AnthropicChunkReader
 from lexora.providers.dialect import JSON_HEADER, Completion, Outgoing
 from lexora.providers.token_count import betas_header
 

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from lexora.core.chat import ChatRequest
 from lexora.core.task import Task
 from lexora.providers.bedrock_request import converse_request
-from lexora.providers.bedrock_response import BedrockChunkReader, completion
+from lexora.providers.bedrock_response import completion
+from lexora.providers.bedrock_stream import BedrockChunkReader
 from lexora.providers.dialect import Completion, Outgoing
 
 
@@ -27,6 +28,10 @@ class BedrockDialect:
         return {"authorization": f"Bearer {credential}"} if credential else {}
 
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
+        if request.anthropic is not None and "anthropic." in upstream_model:
+            from lexora.providers.messages_door_request import marked  # it is loaded already if such a request has come
+
+            request = marked(request)
         operation = "converse-stream" if request.stream else "converse"
         name = quote(upstream_model, safe="")  # it may be an ARN, which has colons and slashes
         return Outgoing(f"/model/{name}/{operation}", converse_request(request, upstream_model))

@@ -12,6 +12,8 @@ from lexora.providers.chat_fields import unsupported
 
 Block = dict[str, Any]
 
+_WHOSE = "Bedrock"
+
 _IMAGES = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 _DOCUMENTS = {
     "application/pdf": "pdf",
@@ -47,20 +49,24 @@ def conversation(messages: Sequence[openai.Message]) -> dict[str, Any]:
         where = f"messages[{position}]"
         match message:
             case openai.SystemMessage(content=content):
-                _refuse_name(message.name, where)
+                openai.refuse_name(message.name, where, _WHOSE)
                 system += _blocks(content, where)
             case openai.UserMessage(content=content):
-                _refuse_name(message.name, where)
+                openai.refuse_name(message.name, where, _WHOSE)
                 _add(turns, "user", _blocks(content, where))
             case openai.AssistantMessage():
                 _add(turns, "assistant", _answer(message, where))
             case openai.ToolMessage(tool_call_id=of_call, content=content):
-                result = {"toolUseId": _tool_id(of_call), "content": _blocks(content, where)}
-                _add(turns, "user", [{"toolResult": result}])
+                said = _blocks(content, where)
+                points = [block for block in said if "cachePoint" in block]  # they stand beside a result, not in it
+                result = {"toolUseId": _tool_id(of_call), "content": [block for block in said if block not in points]}
+                _add(turns, "user", [{"toolResult": result}, *points])
             case openai.FunctionMessage():
-                raise unsupported(f"{where}.role", "Function messages are not taken any more. Send role 'tool'.")
+                raise openai.function_message(where)
     if not turns:
-        raise unsupported("messages", "Bedrock answers no system message alone. Add a user message.")
+        raise unsupported(
+            "messages", "Bedrock answers no conversation in which nobody says anything. Add a user message."
+        )
     return {"system": system, "messages": turns} if system else {"messages": turns}
 
 
@@ -104,7 +110,7 @@ def _block(part: openai.InputPart | openai.RefusalPart, where: str) -> Block:
         case openai.AudioPart(input_audio=audio):
             return {"audio": {"format": audio.format, "source": {"bytes": audio.data}}}
         case openai.FilePart(file=file):
-            return _document(file.file_data, f"{where}.file.file_data")
+            return _document(file, f"{where}.file.file_data")
 
 
 def _image(url: str, where: str) -> Block:
@@ -117,11 +123,8 @@ def _image(url: str, where: str) -> Block:
     return {"image": {"format": form, "source": {"bytes": data}}}
 
 
-def _document(data: str | None, where: str) -> Block:
-    if data is None:
-        raise unsupported(where, "Files kept at OpenAI are out of Bedrock's reach. Send the file as `file_data`.")
-    # OpenAI takes a data URL or the bare base64 of a PDF; "JVBERi0" is what "%PDF-" looks like in base64.
-    media_type, data = ("application/pdf", data) if data.startswith("JVBERi0") else openai.data_url(data, where)
+def _document(file: openai.File, where: str) -> Block:
+    media_type, data = openai.file_data(file, where, _WHOSE)
     form = _DOCUMENTS.get(media_type)
     if form is None:
         raise unsupported(where, f"Bedrock reads no {media_type}. Send a PDF, or the text as a text part.")
@@ -131,17 +134,11 @@ def _document(data: str | None, where: str) -> Block:
 
 
 def _answer(message: openai.AssistantMessage, where: str) -> list[Block]:
-    _refuse_name(message.name, where)
-    if message.audio is not None:
-        raise unsupported(f"{where}.audio", "Audio kept at OpenAI is out of Bedrock's reach. Send what was said.")
-    if message.function_call is not None:
-        raise unsupported(f"{where}.function_call", "Function calls are not taken any more. Send `tool_calls`.")
-    content = message.refusal if message.content is None else message.content
-    if content is None and not message.tool_calls:
-        message_text = f"'{where}' says nothing: it needs `content` or `tool_calls`."
-        raise InvalidRequest(message_text, param=f"{where}.content", code="missing_required_field")
+    content = openai.answer(message, where, _WHOSE)
     thoughts = _thoughts(message.thinking_blocks, f"{where}.thinking_blocks")
-    calls = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+    calls = [
+        block for i, call in enumerate(message.tool_calls or ()) for block in _call(call, f"{where}.tool_calls[{i}]")
+    ]
     return [*thoughts, *_blocks(content or "", where), *calls]
 
 
@@ -163,17 +160,12 @@ def _thought(block: _Thinking | _RedactedThinking) -> Block:
             return {"reasoningContent": {"redactedContent": data}}
 
 
-def _call(call: openai.ToolCall, where: str) -> Block:
+def _call(call: openai.ToolCall, where: str) -> list[Block]:
     arguments = openai.arguments(call, where)
-    return {"toolUse": {"toolUseId": _tool_id(call.id), "name": call.function.name, "input": arguments}}
+    block = {"toolUse": {"toolUseId": _tool_id(call.id), "name": call.function.name, "input": arguments}}
+    return [block, *cache_point(call.cache_control)]
 
 
 def _tool_id(of_call: str) -> str:
     """The id of a tool call in the alphabet that all models accept: those of other providers have dots and colons."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", of_call)
-
-
-def _refuse_name(name: str | None, where: str) -> None:
-    # Who speaks may matter to the answer; only in a tool message is a name said twice.
-    if name:
-        raise unsupported(f"{where}.name", "Bedrock takes no names of speakers. Write the name into the content.")

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest, invalid_field
-from lexora.core.errors import InvalidRequest
+from lexora.core.chat import ChatRequest
 from lexora.providers import chat_fields as openai
 from lexora.providers.bedrock_messages import cache_point, conversation, uses_tools
 from lexora.providers.chat_fields import Refused, unsupported
@@ -72,22 +71,13 @@ _CONSUMED = {"model", "stream", *_Mapped.__struct_fields__, *_REFUSED, *_IRRELEV
 
 _SERVICE_TIER = {"auto": None, "default": "default", "flex": "flex", "priority": "priority"}
 
-_NULL = memoryview(b"null")
-
 _encode = msgspec.json.encode
 _decode_mapped = msgspec.json.Decoder(_Mapped).decode
 
 
 def converse_request(request: ChatRequest, upstream_model: str) -> bytes:
     """The body of a request. Raises InvalidRequest for what cannot be understood, and for what Bedrock cannot do."""
-    fields = {name: raw for name, raw in request.fields.items() if memoryview(raw) != _NULL}
-    try:
-        openai.refuse(fields, _REFUSED, "Bedrock's")
-        asked = _decode_mapped(_encode(fields))
-    except msgspec.ValidationError as error:
-        raise invalid_field(str(error)) from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    fields, asked = openai.read(request, _decode_mapped, _REFUSED, "Bedrock's")
     out = conversation(asked.messages)
     out |= {**_tools(asked, needed=uses_tools(out["messages"])), **_service_tier(asked)}
     effort, extra = _effort(asked.reasoning_effort, upstream_model)
@@ -109,7 +99,7 @@ def converse_request(request: ChatRequest, upstream_model: str) -> bytes:
             message = f"Bedrock does not know '{name}'. What only the model knows belongs in"
             raise unsupported(name, f"{message} `additionalModelRequestFields`; else leave it out.")
         if name in out:
-            raise _said_twice(name)
+            raise openai.said_twice(name, "Bedrock's")
         out[name] = raw
     return _encode(out)
 
@@ -117,13 +107,8 @@ def converse_request(request: ChatRequest, upstream_model: str) -> bytes:
 def _joined(name: str, ours: _Object, own: dict[str, Raw]) -> _Object:
     for field in own:
         if field in ours:
-            raise _said_twice(f"{name}.{field}")
+            raise openai.said_twice(f"{name}.{field}", "Bedrock's")
     return {**ours, **own}
-
-
-def _said_twice(name: str) -> InvalidRequest:
-    message = f"'{name}' is Bedrock's own name for what this request says in OpenAI's way too. Say it once."
-    return InvalidRequest(message, param=name, code="invalid_value")
 
 
 def _inference(asked: _Mapped) -> _Object:
@@ -198,13 +183,7 @@ def _service_tier(asked: _Mapped) -> _Object:
 
 def _tools(asked: _Mapped, *, needed: bool) -> _Object:
     """`toolConfig`. `needed`: the conversation has used tools, and Bedrock then wants to be told of them."""
-    tools, choice = asked.tools or [], asked.tool_choice
-    if isinstance(choice, openai.AllowedTools):
-        allowed = {tool.function.name for tool in choice.allowed_tools.tools}
-        tools = [tool for tool in tools if tool.function.name in allowed]
-        choice = choice.allowed_tools.mode
-    if not tools and choice not in (None, "none", "auto"):
-        raise InvalidRequest("'tool_choice' asks for a tool, and 'tools' has none.", param="tool_choice")
+    tools, choice = openai.offered(asked.tools, asked.tool_choice)
     if needed and choice == "none":
         message = "Bedrock cannot forbid tools in a conversation that has used some. Leave it out, or send 'auto'."
         raise unsupported("tool_choice", message)

@@ -1,7 +1,7 @@
-"""Converse's answers as OpenAI's, plain and streamed.
+"""Converse's plain answers as OpenAI's.
 
-(https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html.) Neither has an id or a model.
-Kinds of events and blocks that are not known here are passed over: AWS may add some at any time.
+(https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html.) They have no id and no model.
+Kinds of blocks that are not known here are passed over: AWS may add some at any time.
 """
 
 from typing import Any
@@ -10,12 +10,10 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken, UpstreamRefused
 from lexora.core.usage import Usage
-from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Transcript
+from lexora.providers.dialect import NOT_JSON, Completion
 from lexora.providers.errors import refused_as
-from lexora.providers.sse import event
 
 _FINISH_REASON = {
     "end_turn": "stop",
@@ -29,27 +27,17 @@ _FINISH_REASON = {
 # The answer is none: asked again, the model may do better.
 _FAILED = {"malformed_model_output", "malformed_tool_use"}
 
-# The exceptions that a stream may end with, as statuses.
-_STATUS = {
-    "validationException": 400,
-    "modelTimeoutException": 408,
-    "modelStreamErrorException": 424,
-    "throttlingException": 429,
-    "internalServerException": 500,
-    "serviceUnavailableException": 503,
-}
 
-
-class _Camel(msgspec.Struct, rename="camel"):
+class Camel(msgspec.Struct, rename="camel"):
     """Bedrock's names are in camel case."""
 
 
-class _CacheDetail(_Camel):
+class _CacheDetail(Camel):
     ttl: str = ""
     input_tokens: int = 0
 
 
-class _Usage(_Camel):
+class Counts(Camel):
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int | None = None
@@ -82,7 +70,7 @@ class _Usage(_Camel):
         }
 
 
-class _ToolUse(_Camel):
+class ToolUse(Camel):
     """`type` is only said of tools that Bedrock runs itself."""
 
     tool_use_id: str
@@ -94,13 +82,13 @@ class _ToolUse(_Camel):
         return {"id": self.tool_use_id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
 
 
-class _ReasoningText(_Camel):
+class ReasoningText(Camel):
     text: str = ""
     signature: str = ""
 
 
-class _Reasoning(_Camel):
-    reasoning_text: _ReasoningText | None = None
+class Reasoning(Camel):
+    reasoning_text: ReasoningText | None = None
     redacted_content: str | None = None
 
     def block(self) -> dict[str, str]:
@@ -110,18 +98,18 @@ class _Reasoning(_Camel):
         return {"type": "thinking", "thinking": self.reasoning_text.text, "signature": self.reasoning_text.signature}
 
 
-class _Text(_Camel):
+class _Text(Camel):
     text: str = ""
 
 
-class _Citations(_Camel):
+class _Citations(Camel):
     content: list[_Text] | None = None
 
 
-class _Block(_Camel):
+class _Block(Camel):
     text: str | None = None
-    tool_use: _ToolUse | None = None
-    reasoning_content: _Reasoning | None = None
+    tool_use: ToolUse | None = None
+    reasoning_content: Reasoning | None = None
     citations_content: _Citations | None = None
     image: Any = None
 
@@ -130,64 +118,22 @@ class _Block(_Camel):
         return (self.text or "") + "".join(part.text for part in cited or ())
 
 
-class _Message(_Camel):
+class _Message(Camel):
     content: list[_Block]
 
 
-class _Output(_Camel):
+class _Output(Camel):
     message: _Message
 
 
-class _Answer(_Camel):
+class _Answer(Camel):
     output: _Output
     stop_reason: str = ""
-    usage: _Usage | None = None
-
-
-class _Start(_Camel):
-    tool_use: _ToolUse | None = None
-    image: Any = None
-
-
-class _BlockStart(_Camel):
-    content_block_index: int
-    start: _Start
-
-
-class _Input(_Camel):
-    input: str = ""
-
-
-class _ReasoningDelta(_Camel):
-    text: str | None = None
-
-
-class _Delta(_Camel):
-    text: str | None = None
-    tool_use: _Input | None = None
-    reasoning_content: _ReasoningDelta | None = None
-
-
-class _BlockDelta(_Camel):
-    content_block_index: int
-    delta: _Delta
-
-
-class _BlockStop(_Camel):
-    content_block_index: int
-
-
-class _MessageStop(_Camel):
-    stop_reason: str
-
-
-class _Metadata(_Camel):
-    usage: _Usage | None = None
+    usage: Counts | None = None
 
 
 _encode = msgspec.json.encode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_message = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def completion(body: bytes, created: int) -> Completion:
@@ -198,7 +144,7 @@ def completion(body: bytes, created: int) -> Completion:
         raise UpstreamBroken("The upstream's answer is not one of Bedrock's Converse.") from None
     blocks = answer.output.message.content
     if any(block.image is not None for block in blocks):
-        raise _no_image()
+        raise no_image()
     calls = [block.tool_use for block in blocks if block.tool_use is not None and block.tool_use.type is None]
     text = "".join(block.said() for block in blocks)
     message: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
@@ -209,9 +155,9 @@ def completion(body: bytes, created: int) -> Completion:
         message["thinking_blocks"] = [thought.block() for thought in thoughts]
     if calls:
         message["tool_calls"] = [call.call(_compact(call.input)) for call in calls]
-    finish = _finish_reason(answer.stop_reason)
+    finish = finish_reason(answer.stop_reason)
     out: dict[str, Any] = {
-        "id": _new_id(),
+        "id": new_id(),
         "object": "chat.completion",
         "created": created,
         "model": "",
@@ -222,7 +168,7 @@ def completion(body: bytes, created: int) -> Completion:
     return Completion(_encode(out), out["id"], "", answer.usage.usage() if answer.usage else None)
 
 
-def _new_id() -> str:
+def new_id() -> str:
     return f"chatcmpl-{uuid4().hex}"
 
 
@@ -232,7 +178,7 @@ def _compact(arguments: Raw) -> str:
     return "{}" if found == "null" else found
 
 
-def _finish_reason(stop_reason: str) -> str:
+def finish_reason(stop_reason: str) -> str:
     """OpenAI's `finish_reason`. Raises UpstreamRefused if the model could not answer."""
     if stop_reason in _FAILED:
         message = f"The model broke its answer off ({stop_reason})."
@@ -240,120 +186,6 @@ def _finish_reason(stop_reason: str) -> str:
     return _FINISH_REASON.get(stop_reason, "stop")
 
 
-def _no_image() -> UpstreamRefused:
+def no_image() -> UpstreamRefused:
     message = "The model answered with an image, which no chat completion can hold. Choose a model that writes."
     return refused_as(0, {"error": {"message": message, "code": 400}})
-
-
-class _OpenCall(msgspec.Struct):
-    """A tool call whose arguments are still coming."""
-
-    index: int
-    has_arguments: bool = False
-
-
-class BedrockChunkReader:
-    """Turns the messages of a stream into OpenAI's chunks. `model` is set from outside: Bedrock does not say it."""
-
-    def __init__(self, request: ChatRequest, created: int) -> None:
-        self.id = _new_id()
-        self.model = ""
-        self.usage: Usage | None = None
-        self.tokens_seen = 0
-        self.ended = False
-        self.transcript = Transcript()
-        self._created = created
-        self._show_usage = request.include_usage
-        self._open_calls: dict[int, _OpenCall] = {}
-        self._calls = 0
-
-    def read(self, data: bytes) -> bytes:
-        try:
-            ((kind, payload),) = _decode_message(data).items()
-            if kind in _STATUS or kind == "error" or kind.endswith("Exception"):
-                raise _exception(kind, payload)
-            return self._message(kind, payload)
-        except (*NOT_JSON, ValueError):
-            raise MalformedEvent from None
-
-    def _message(self, kind: str, payload: Raw) -> bytes:
-        match kind:
-            case "contentBlockDelta":
-                return self._delta(msgspec.json.decode(payload, type=_BlockDelta))
-            case "contentBlockStart":
-                return self._start(msgspec.json.decode(payload, type=_BlockStart))
-            case "contentBlockStop":
-                return self._stop(msgspec.json.decode(payload, type=_BlockStop))
-            case "messageStart":
-                return self._chunk({"role": "assistant", "content": None})
-            case "messageStop":
-                finish = _finish_reason(msgspec.json.decode(payload, type=_MessageStop).stop_reason)
-                self.ended = True
-                return self._chunk({}, finish)
-            case "metadata":
-                return self._count(msgspec.json.decode(payload, type=_Metadata).usage)
-        return b""
-
-    def _start(self, block: _BlockStart) -> bytes:
-        if block.start.image is not None:
-            raise _no_image()
-        tool = block.start.tool_use
-        if tool is None or tool.type is not None:
-            return b""
-        self.transcript.spoil()
-        call = self._open_calls[block.content_block_index] = _OpenCall(self._calls)
-        self._calls += 1
-        self.tokens_seen += 1
-        return self._chunk({"tool_calls": [{"index": call.index, **tool.call("")}]})
-
-    def _delta(self, block: _BlockDelta) -> bytes:
-        delta, call = block.delta, self._open_calls.get(block.content_block_index)
-        if delta.text:
-            self.tokens_seen += 1
-            self.transcript.add(delta.text)
-            return self._chunk({"content": delta.text})
-        if delta.reasoning_content is not None:
-            self.transcript.spoil()
-            if delta.reasoning_content.text:
-                self.tokens_seen += 1
-                return self._chunk({"reasoning_content": delta.reasoning_content.text})
-        if delta.tool_use is not None and delta.tool_use.input and call is not None:
-            call.has_arguments = True
-            return self._arguments(call, delta.tool_use.input)
-        return b""
-
-    def _stop(self, block: _BlockStop) -> bytes:
-        call = self._open_calls.pop(block.content_block_index, None)
-        # A tool without parameters may come without any input; "" would not be JSON to the client.
-        return b"" if call is None or call.has_arguments else self._arguments(call, "{}")
-
-    def _arguments(self, call: _OpenCall, arguments: str) -> bytes:
-        self.tokens_seen += 1
-        return self._chunk({"tool_calls": [{"index": call.index, "function": {"arguments": arguments}}]})
-
-    def _count(self, usage: _Usage | None) -> bytes:
-        if usage is None:
-            return b""
-        self.usage = usage.usage()
-        return event(_encode({**self._facts(), "choices": [], "usage": usage.wire()})) if self._show_usage else b""
-
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        chunk = {**self._facts(), "choices": [choice]}
-        if self._show_usage:
-            chunk["usage"] = None
-        return event(_encode(chunk))
-
-    def _facts(self) -> dict[str, Any]:
-        return {"id": self.id, "object": "chat.completion.chunk", "created": self._created, "model": self.model}
-
-
-def _exception(kind: str, payload: Raw) -> UpstreamRefused:
-    """The error that a stream reports: an exception of Bedrock's API, or one of the stream itself (`error`)."""
-    try:
-        said = msgspec.json.decode(payload, type=dict[str, Any])
-    except msgspec.ValidationError:
-        said = {}
-    message = said.get("originalMessage") or said.get("message") or said.get("Message")
-    type_ = said.get("code") if kind == "error" else kind
-    return refused_as(0, {"error": {"message": message, "type": type_, "code": _STATUS.get(kind, 500)}})

@@ -9,7 +9,8 @@ from lexora.core.task import EMBEDDINGS
 from lexora.providers.dialect import Completion, Outgoing
 from lexora.providers.gemini_embeddings import embed_request, embeddings
 from lexora.providers.gemini_request import generate_content_request
-from lexora.providers.gemini_response import GeminiChunkReader, completion
+from lexora.providers.gemini_response import completion
+from lexora.providers.gemini_stream import GeminiChunkReader
 
 
 class GeminiDialect:

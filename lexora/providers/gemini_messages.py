@@ -15,6 +15,7 @@ Part = dict[str, Any]
 # (https://ai.google.dev/gemini-api/docs/thought-signatures): without one, models since Gemini 3 refuse the request.
 _UNSIGNED = "skip_thought_signature_validator"
 
+_WHOSE = "Gemini"
 _AUDIO = {"mp3": "audio/mpeg"}
 
 
@@ -39,16 +40,16 @@ def conversation(messages: Sequence[openai.Message], *, must_be_signed: bool) ->
         results = None
         match message:
             case openai.SystemMessage(content=content):
-                _refuse_name(message.name, where)
+                openai.refuse_name(message.name, where, _WHOSE)
                 system += _parts(content, where)
             case openai.UserMessage(content=content):
-                _refuse_name(message.name, where)
+                openai.refuse_name(message.name, where, _WHOSE)
                 contents.append({"role": "user", "parts": _parts(content, where) or [{"text": ""}]})
             case openai.AssistantMessage():
                 contents.append({"role": "model", "parts": _answer(message, where, must_be_signed=must_be_signed)})
                 names |= {call.id: call.function.name for call in message.tool_calls or ()}
             case openai.FunctionMessage():
-                raise unsupported(f"{where}.role", "Function messages are not taken any more. Send role 'tool'.")
+                raise openai.function_message(where)
     if not contents:
         raise unsupported("messages", "Gemini answers no system message alone. Add a user message.")
     return {"systemInstruction": {"parts": system}, "contents": contents} if system else {"contents": contents}
@@ -72,7 +73,7 @@ def _part(part: openai.InputPart | openai.RefusalPart, where: str) -> Part:
             media_type = _AUDIO.get(audio.format, f"audio/{audio.format}")
             return {"inlineData": {"mimeType": media_type, "data": audio.data}}
         case openai.FilePart(file=file):
-            return _file(file.file_data, f"{where}.file.file_data")
+            return _file(file, f"{where}.file.file_data")
 
 
 def _image(url: str, where: str) -> Part:
@@ -84,24 +85,13 @@ def _image(url: str, where: str) -> Part:
     return {"fileData": {"fileUri": url, **({"mimeType": media_type} if media_type else {})}}
 
 
-def _file(data: str | None, where: str) -> Part:
-    if data is None:
-        raise unsupported(where, "Files kept at OpenAI are out of Gemini's reach. Send the file as `file_data`.")
-    # OpenAI takes a data URL or the bare base64 of a PDF; "JVBERi0" is what "%PDF-" looks like in base64.
-    media_type, data = ("application/pdf", data) if data.startswith("JVBERi0") else openai.data_url(data, where)
+def _file(file: openai.File, where: str) -> Part:
+    media_type, data = openai.file_data(file, where, _WHOSE)
     return {"inlineData": {"mimeType": media_type, "data": data}}
 
 
 def _answer(message: openai.AssistantMessage, where: str, *, must_be_signed: bool) -> list[Part]:
-    _refuse_name(message.name, where)
-    if message.audio is not None:
-        raise unsupported(f"{where}.audio", "Audio kept at OpenAI is out of Gemini's reach. Send what was said.")
-    if message.function_call is not None:
-        raise unsupported(f"{where}.function_call", "Function calls are not taken any more. Send `tool_calls`.")
-    content = message.refusal if message.content is None else message.content
-    if content is None and not message.tool_calls:
-        message_text = f"'{where}' says nothing: it needs `content` or `tool_calls`."
-        raise InvalidRequest(message_text, param=f"{where}.content", code="missing_required_field")
+    content = openai.answer(message, where, _WHOSE)
     calls = [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
     # Of calls made at once, Gemini signs the first.
     if calls and must_be_signed and not any("thoughtSignature" in call for call in calls):
@@ -130,9 +120,3 @@ def _result(message: openai.ToolMessage, names: dict[str, str], where: str) -> P
     output = "\n".join(part["text"] for part in parts if "text" in part)
     response: Part = {"id": message.tool_call_id, "name": name, "response": {"output": output}}
     return {"functionResponse": {**response, "parts": media} if media else response}
-
-
-def _refuse_name(name: str | None, where: str) -> None:
-    # Who speaks may matter to the answer; only in a tool message is a name said twice.
-    if name:
-        raise unsupported(f"{where}.name", "Gemini takes no names of speakers. Write the name into the content.")

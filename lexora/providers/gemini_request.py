@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest, invalid_field
+from lexora.core.chat import ChatRequest
 from lexora.core.errors import InvalidRequest
 from lexora.providers import chat_fields as openai
 from lexora.providers.chat_fields import Refused, unsupported
@@ -82,29 +82,20 @@ _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH
 
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
-_NULL = memoryview(b"null")
-
 _encode = msgspec.json.encode
 _decode_mapped = msgspec.json.Decoder(_Mapped).decode
 
 
 def generate_content_request(request: ChatRequest, upstream_model: str) -> bytes:
     """The body of a request. Raises InvalidRequest for what cannot be understood, and for what Gemini cannot do."""
-    fields = {name: raw for name, raw in request.fields.items() if memoryview(raw) != _NULL}
-    try:
-        openai.refuse(fields, _REFUSED, "Gemini")
-        asked = _decode_mapped(_encode(fields))
-    except msgspec.ValidationError as error:
-        raise invalid_field(str(error)) from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    fields, asked = openai.read(request, _decode_mapped, _REFUSED, "Gemini")
     name = upstream_model.removeprefix("models/")
     before_levels = any(fnmatchcase(name, pattern) for pattern in _BEFORE_LEVELS)
     out = {**conversation(asked.messages, must_be_signed=not before_levels), **_tools(asked), **_service_tier(asked)}
     config = {**_sampling(asked), **_thinking(asked.reasoning_effort, before_levels), **_format(asked)}
     for field, raw in (asked.generationConfig or {}).items():
         if field in config:
-            raise _said_twice(f"generationConfig.{field}")
+            raise openai.said_twice(f"generationConfig.{field}", "Gemini's")
         config[field] = raw
     if config:
         out["generationConfig"] = config
@@ -112,14 +103,9 @@ def generate_content_request(request: ChatRequest, upstream_model: str) -> bytes
         if field in _CONSUMED:
             continue
         if field in out:
-            raise _said_twice(field)
+            raise openai.said_twice(field, "Gemini's")
         out[field] = raw
     return _encode(out)
-
-
-def _said_twice(name: str) -> InvalidRequest:
-    message = f"'{name}' is Gemini's own name for what this request says in OpenAI's way too. Say it once."
-    return InvalidRequest(message, param=name, code="invalid_value")
 
 
 def _sampling(asked: _Mapped) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Gemini's answers as OpenAI's, plain and streamed (https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse).
+"""Gemini's answers as OpenAI's (https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse).
 
 A stream is made of the same objects as the plain answer, each with what is new. Kinds of parts that are not known here
 are passed over: Google may add some at any time.
@@ -10,12 +10,10 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.usage import Usage
-from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Transcript
+from lexora.providers.dialect import NOT_JSON, Completion
 from lexora.providers.errors import refused_as
-from lexora.providers.sse import event
 
 # Every other reason is one of Google's filters (SAFETY, RECITATION, PROHIBITED_CONTENT, …) or new.
 _FINISH_REASON = {"STOP": "stop", "FINISH_REASON_UNSPECIFIED": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"}
@@ -69,7 +67,7 @@ class _TopTokens(msgspec.Struct):
     candidates: list[_Token] | None = None
 
 
-class _Logprobs(msgspec.Struct, rename="camel"):
+class Logprobs(msgspec.Struct, rename="camel"):
     chosen_candidates: list[_Token] | None = None
     top_candidates: list[_TopTokens] | None = None
 
@@ -82,12 +80,12 @@ class _Logprobs(msgspec.Struct, rename="camel"):
         return {"content": content, "refusal": None}
 
 
-class _Candidate(msgspec.Struct, rename="camel"):
+class Candidate(msgspec.Struct, rename="camel"):
     index: int = 0
     content: _Content | None = None
     finish_reason: str | None = None
     finish_message: str | None = None
-    logprobs_result: _Logprobs | None = None
+    logprobs_result: Logprobs | None = None
 
     def delta(self, first_call: int) -> dict[str, Any]:
         """What is in it, as a chunk's delta; its tool calls are numbered from `first_call`. Raises UpstreamRefused."""
@@ -136,17 +134,17 @@ class _Feedback(msgspec.Struct, rename="camel"):
     block_reason: str | None = None
 
 
-class _Usage(msgspec.Struct, rename="camel"):
+class Counts(msgspec.Struct, rename="camel"):
     prompt_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
     cached_content_token_count: int | None = None
     candidates_token_count: int | None = None
     thoughts_token_count: int | None = None
 
-    def updated(self, later: "_Usage") -> "_Usage":
+    def updated(self, later: "Counts") -> "Counts":
         """The counts of a stream so far: they are running totals, and an event need not repeat all of them."""
         before = msgspec.structs.asdict(self)
-        return _Usage(**{name: now or before[name] for name, now in msgspec.structs.asdict(later).items()})
+        return Counts(**{name: now or before[name] for name, now in msgspec.structs.asdict(later).items()})
 
     def usage(self) -> Usage:
         """Gemini counts thoughts beside the candidates' tokens, OpenAI inside `completion_tokens`."""
@@ -170,10 +168,10 @@ class _Usage(msgspec.Struct, rename="camel"):
         }
 
 
-class _Answer(msgspec.Struct, rename="camel"):
-    candidates: list[_Candidate] | None = None
+class Answer(msgspec.Struct, rename="camel"):
+    candidates: list[Candidate] | None = None
     prompt_feedback: _Feedback | None = None
-    usage_metadata: _Usage | None = None
+    usage_metadata: Counts | None = None
     model_version: str = ""
     response_id: str = ""
     error: Any = None
@@ -185,27 +183,27 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 
 _encode = msgspec.json.encode
-_decode: msgspec.json.Decoder[_Answer | list[_Answer]] = msgspec.json.Decoder(_Answer | list[_Answer])
+_decode: msgspec.json.Decoder[Answer | list[Answer]] = msgspec.json.Decoder(Answer | list[Answer])
 
 
-def _read(data: bytes) -> _Answer:
+def read_answer(data: bytes) -> Answer:
     """An answer or a part of one. Raises UpstreamRefused for an error, which Google may put into a list."""
     said = _decode.decode(data)
     if isinstance(said, list):
-        said = said[0] if said else _Answer()
+        said = said[0] if said else Answer()
     if said.error is not None:
         raise refused_as(0, {"error": said.error})
     return said
 
 
-def _new_id() -> str:
+def new_id() -> str:
     return f"chatcmpl-{uuid4().hex}"
 
 
 def completion(body: bytes, created: int) -> Completion:
     """Gemini's answer as a `chat.completion`. Raises UpstreamRefused (an error inside a 200) and UpstreamBroken."""
     try:
-        answer = _read(body)
+        answer = read_answer(body)
     except NOT_JSON:
         raise UpstreamBroken("The upstream's answer is not one of Gemini's API.") from None
     if blocked := answer.blocked():
@@ -214,7 +212,7 @@ def completion(body: bytes, created: int) -> Completion:
         choices = [_whole(candidate) for candidate in answer.candidates]
     else:
         raise UpstreamBroken("The upstream's answer has no candidates.")
-    id_ = answer.response_id or _new_id()
+    id_ = answer.response_id or new_id()
     out: dict[str, Any] = {
         "id": id_,
         "object": "chat.completion",
@@ -228,7 +226,7 @@ def completion(body: bytes, created: int) -> Completion:
     return Completion(_encode(out), id_, answer.model_version, counted.usage() if counted else None)
 
 
-def _whole(candidate: _Candidate) -> dict[str, Any]:
+def _whole(candidate: Candidate) -> dict[str, Any]:
     message = candidate.delta(0)
     calls = message.get("tool_calls") or ()
     for call in calls:
@@ -238,95 +236,6 @@ def _whole(candidate: _Candidate) -> dict[str, Any]:
     return _choice(candidate.index, message, candidate.logprobs_result, finish)
 
 
-def _choice(index: int, message: dict[str, Any], logprobs: _Logprobs | None, finish: str) -> dict[str, Any]:
+def _choice(index: int, message: dict[str, Any], logprobs: Logprobs | None, finish: str) -> dict[str, Any]:
     said = {"role": "assistant", **message}
     return {"index": index, "message": said, "logprobs": logprobs and logprobs.wire(), "finish_reason": finish}
-
-
-class GeminiChunkReader:
-    """Turns Gemini's events into OpenAI's chunks."""
-
-    def __init__(self, request: ChatRequest, created: int) -> None:
-        self.id = _new_id()
-        self.model = ""
-        self.usage: Usage | None = None
-        self.tokens_seen = 0
-        self.ended = False
-        self.transcript = Transcript()
-        self._counted: _Usage | None = None
-        self._show_usage = request.include_usage
-        self._unfinished = set(range(request.known.n or 1))
-        self._calls: dict[int, int] = {}  # tool calls so far, by choice; a choice is in it once it has begun
-        self._facts: dict[str, Any] = {
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": "",
-        }
-
-    def read(self, data: bytes) -> bytes:
-        try:
-            said = _read(data)
-        except NOT_JSON:
-            raise MalformedEvent from None
-        if said.usage_metadata is not None:
-            counted = said.usage_metadata
-            self._counted = self._counted.updated(counted) if self._counted else counted
-            self.usage = self._counted.usage()
-        if self.ended:
-            return b""
-        self._name(said)
-        frames = b"".join(self._candidate(candidate) for candidate in said.candidates or ())
-        if blocked := said.blocked():
-            frames += b"".join(self._refused(index, blocked) for index in sorted(self._unfinished))
-        self.ended = not self._unfinished
-        if self.ended and self._show_usage and self._counted is not None:
-            frames += event(_encode({**self._facts, "choices": [], "usage": self._counted.wire()}))
-        return frames
-
-    def _name(self, said: _Answer) -> None:
-        """All chunks of an answer have its first id and model."""
-        if not self.model and said.model_version:
-            self.model = self._facts["model"] = said.model_version
-        if not self._calls and said.response_id:
-            self.id = self._facts["id"] = said.response_id
-
-    def _candidate(self, candidate: _Candidate) -> bytes:
-        index, frames = candidate.index, b""
-        calls = self._calls.get(index, 0)
-        delta = candidate.delta(calls)
-        if delta:
-            self.tokens_seen += 1
-            self._note(delta)
-        calls += len(delta.get("tool_calls", ()))
-        if index not in self._calls:
-            delta = {"role": "assistant", "content": None, **delta}
-        self._calls[index] = calls
-        if delta:
-            frames = self._chunk(index, delta, logprobs=candidate.logprobs_result)
-        finish = candidate.finish(calls=calls)
-        if finish and index in self._unfinished:
-            self._unfinished.discard(index)
-            frames += self._chunk(index, {}, finish)
-        return frames
-
-    def _refused(self, index: int, why: str) -> bytes:
-        self._unfinished.discard(index)
-        self.transcript.spoil()
-        delta = {"role": "assistant", "content": None, "refusal": why}
-        return self._chunk(index, delta) + self._chunk(index, {}, "content_filter")
-
-    def _note(self, delta: dict[str, Any]) -> None:
-        if delta.keys() == {"content"}:
-            self.transcript.add(delta["content"])
-        else:
-            self.transcript.spoil()
-
-    def _chunk(
-        self, index: int, delta: dict[str, Any], finish: str | None = None, logprobs: _Logprobs | None = None
-    ) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs and logprobs.wire(), "finish_reason": finish}
-        chunk = {**self._facts, "choices": [choice]}
-        if self._show_usage:
-            chunk["usage"] = None
-        return event(_encode(chunk))

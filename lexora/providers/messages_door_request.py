@@ -13,8 +13,9 @@ from msgspec import Raw
 
 from lexora.core.chat import ChatRequest, Name, Seconds, invalid_field, parse_chat_request
 from lexora.core.errors import InvalidRequest
-from lexora.providers.anthropic_messages import unsupported
-from lexora.providers.messages_door_content import Message, Text, conversation, is_anthropics, system_message
+from lexora.providers.chat_fields import unsupported
+from lexora.providers.messages_door_blocks import Message, Text
+from lexora.providers.messages_door_content import conversation, is_anthropics, mark_end, system_message
 
 
 class _Metadata(msgspec.Struct):
@@ -47,6 +48,7 @@ class _OutputConfig(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
+    cache_control: dict[str, Any] | None = None
     type: str | None = None
     name: str | None = None
     input_schema: dict[str, Raw] | None = None
@@ -101,6 +103,7 @@ class MessagesFields(msgspec.Struct):
     service_tier: Literal["auto", "standard_only"] | None = None
     speed: Literal["standard", "fast"] | None = None
     context_management: _ContextManagement | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class CountedRequest(MessagesFields):
@@ -134,7 +137,7 @@ _REFUSED = {
 }
 
 # Bookkeeping and hints about a cache: no answer depends on them. `stream_options` is the gateway's own matter here.
-_IRRELEVANT = {"cache_control", "diagnostics", "user_profile_id", "workspace_id", "stream_options"}
+_IRRELEVANT = {"diagnostics", "user_profile_id", "workspace_id", "stream_options"}
 
 _CONSUMED = {"model", *MessagesFields.__struct_fields__, *_IRRELEVANT}
 
@@ -201,6 +204,24 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
     return msgspec.structs.replace(request, known=known, anthropic=anthropic)
 
 
+def marked(request: ChatRequest) -> ChatRequest:
+    """The same with the marks that Anthropic's models alone understand: what is to be cached, their signed thoughts."""
+    if request.anthropic is None:
+        return request
+    asked = _decode_asked(_encode({name: raw for name, raw in request.anthropic.items() if memoryview(raw) != _NULL}))
+    messages = conversation(asked.messages, _system(asked.system, marks=True), counted=True, marks=True)
+    if asked.cache_control is not None:
+        mark_end(messages[-1], asked.cache_control)
+    fields = {**request.fields, "messages": Raw(_encode(messages))}
+    if asked.tools:
+        tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(asked.tools)]
+        for tool, sent in zip(tools, asked.tools, strict=True):
+            if sent.cache_control is not None:
+                tool["cache_control"] = sent.cache_control
+        fields["tools"] = Raw(_encode(tools))
+    return msgspec.structs.replace(request, fields=fields)
+
+
 def _invalid(problem: str) -> InvalidRequest:
     error = invalid_field(problem)
     if error.param and error.param.endswith(".type"):
@@ -209,13 +230,14 @@ def _invalid(problem: str) -> InvalidRequest:
     return error
 
 
-def _system(system: str | list[Text] | None) -> list[dict[str, Any]]:
+def _system(system: str | list[Text] | None, *, marks: bool = False) -> list[dict[str, Any]]:
     """The system prompt as a message, if there is one."""
     blocks = [Text(system)] if isinstance(system, str) else system or []
     if blocks:
-        blocks[0] = Text(_BILLING.sub("", blocks[0].text, 1) if _BILLING.match(blocks[0].text) else blocks[0].text)
+        text = blocks[0].text
+        blocks[0].text = _BILLING.sub("", text, 1) if _BILLING.match(text) else text
     blocks = [block for block in blocks if block.text]
-    return [system_message(blocks)] if blocks else []
+    return [system_message(blocks, marks=marks)] if blocks else []
 
 
 def _limits(asked: MessagesFields) -> dict[str, Any]:

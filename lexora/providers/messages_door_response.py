@@ -7,44 +7,9 @@ from msgspec import Raw
 
 from lexora.core.chat import ChatRequest, ContentPart
 from lexora.core.errors import UpstreamBroken
-from lexora.core.usage import estimate_tokens
+from lexora.core.usage import Usage, estimate_tokens
 from lexora.providers.dialect import NOT_JSON
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class Usage(msgspec.Struct):
-    """OpenAI's `usage` object."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-    def wire(self) -> dict[str, Any]:
-        """That of Anthropic's streams: it counts cached tokens beside `input_tokens`, OpenAI inside `prompt_tokens`."""
-        prompt = self.prompt_tokens_details or _PromptDetails()
-        read, written = prompt.cached_tokens or 0, prompt.cache_write_tokens or 0
-        thinking = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
-        return {
-            "input_tokens": max(0, (self.prompt_tokens or 0) - read - written),
-            "cache_creation_input_tokens": written,
-            "cache_read_input_tokens": read,
-            "output_tokens": self.completion_tokens or 0,
-            "output_tokens_details": {"thinking_tokens": thinking} if thinking else None,
-            "server_tool_use": None,
-        }
-
-    def of_message(self) -> dict[str, Any]:
-        """That of Anthropic's messages."""
-        return {**self.wire(), "cache_creation": None, "inference_geo": None, "service_tier": None}
+from lexora.providers.openai_usage import OpenAIUsage
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -91,7 +56,7 @@ class _Choice(msgspec.Struct):
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
     model: str = ""
-    usage: Usage | None = None
+    usage: OpenAIUsage | None = None
 
 
 _decode_completion = msgspec.json.Decoder(_Completion).decode
@@ -123,10 +88,11 @@ def message(request: ChatRequest, body: bytes, record_id: str) -> bytes:
             content.append(tool_block(call.id or tool_id(record_id, len(content)), call.function.name, arguments))
         elif choice.finish_reason != "length":  # else it was cut off, and stop_reason says so
             raise UpstreamBroken(f"The model called '{call.function.name}' with an input that is not a JSON object.")
-    usage = answer.usage or estimated(request, estimate_tokens(f"{thinking or ''}{text or ''}"))
+    output_tokens = estimate_tokens(f"{thinking or ''}{text or ''}")
+    usage = answer.usage.usage() if answer.usage else estimated(request, output_tokens)
     ended = stopped(choice.finish_reason, choice.stop_reason, calls=bool(calls), refused=bool(said.refusal))
     head = message_head(record_id, answer.model or request.known.model or "")
-    return _encode({**head, "content": content, **ended, "usage": usage.of_message()})
+    return _encode({**head, "content": content, **ended, "usage": usage_of_message(usage)})
 
 
 def text_of(content: Content) -> str:
@@ -158,6 +124,24 @@ def arguments_of(text: str) -> dict[str, Raw] | None:
         return _decode_object(text.strip() or "{}")
     except NOT_JSON:
         return None
+
+
+def usage_of_stream(usage: Usage) -> dict[str, Any]:
+    """Anthropic counts cached tokens beside `input_tokens`."""
+    read, written, thinking = usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+    return {
+        "input_tokens": max(0, usage.prompt_tokens - read - written),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": thinking} if thinking else None,
+        "server_tool_use": None,
+    }
+
+
+def usage_of_message(usage: Usage) -> dict[str, Any]:
+    """That of a whole message."""
+    return {**usage_of_stream(usage), "cache_creation": None, "inference_geo": None, "service_tier": None}
 
 
 def estimated(request: ChatRequest, output_tokens: int) -> Usage:

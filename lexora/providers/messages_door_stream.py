@@ -10,12 +10,12 @@ import msgspec
 
 from lexora.core.chat import ChatRequest
 from lexora.core.errors import LexoraError
+from lexora.core.usage import Usage
 from lexora.providers.dialect import NOT_JSON
 from lexora.providers.messages_door_errors import error_body
 from lexora.providers.messages_door_response import (
     Content,
     ThinkingBlock,
-    Usage,
     arguments_of,
     estimated,
     message_head,
@@ -24,7 +24,10 @@ from lexora.providers.messages_door_response import (
     text_of,
     tool_block,
     tool_id,
+    usage_of_message,
+    usage_of_stream,
 )
+from lexora.providers.openai_usage import OpenAIUsage
 from lexora.providers.sse import named_event
 
 
@@ -58,7 +61,7 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     model: str = ""
     choices: list[_Choice] | None = None
-    usage: Usage | None = None
+    usage: OpenAIUsage | None = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -146,7 +149,7 @@ class MessageStream:
         usage = self._usage or estimated(self._request, self._pieces)
         ended = stopped(self._finish_reason, self._stop_reason, calls=self._called > 0, refused=self._refused)
         delta = {**ended, "container": None}
-        out.append(_event({"type": "message_delta", "delta": delta, "usage": usage.wire()}))
+        out.append(_event({"type": "message_delta", "delta": delta, "usage": usage_of_stream(usage)}))
         out.append(_event({"type": "message_stop"}))
         return b"".join(out)
 
@@ -159,7 +162,7 @@ class MessageStream:
         except NOT_JSON:
             return  # [DONE], and what an upstream adds of its own
         if chunk.usage is not None:
-            self._usage = chunk.usage
+            self._usage = chunk.usage.usage()
         self._begin(chunk.model, out)
         if not chunk.choices or chunk.choices[0].index:
             return
@@ -193,7 +196,7 @@ class MessageStream:
             "stop_reason": None,
             "stop_sequence": None,
             "stop_details": None,
-            "usage": (self._usage or Usage()).of_message(),
+            "usage": usage_of_message(self._usage or Usage()),
         }
         out.append(_event({"type": "message_start", "message": message}))
 

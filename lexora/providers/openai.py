@@ -16,47 +16,18 @@ from lexora.core.chat import ChatRequest
 from lexora.core.errors import UpstreamBroken
 from lexora.core.task import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, TRANSCRIPTIONS
 from lexora.core.usage import Usage
+from lexora.providers.chat_fields import Refused, refuse
 from lexora.providers.dialect import NOT_JSON, ChunkReader, Completion, MalformedEvent, Outgoing, Transcript
 from lexora.providers.errors import refused_as
 from lexora.providers.openai_tasks import EventReader, task_answer
+from lexora.providers.openai_usage import OpenAIUsage
 from lexora.providers.sse import event
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-    def usage(self) -> Usage:
-        cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
-        return Usage(
-            _count(self.prompt_tokens),
-            _count(self.completion_tokens),
-            _count(cached.cached_tokens) if cached else 0,
-            _count(reasoning.reasoning_tokens) if reasoning else 0,
-            _count(cached.cache_write_tokens) if cached else 0,
-        )
-
-
-def _count(tokens: int | None) -> int:
-    """What an upstream has counted, within reason: the books must hold it."""
-    return min(_MOST_TOKENS, max(0, tokens)) if tokens else 0
 
 
 class _Completion(msgspec.Struct):
     id: Any = None
     model: str = ""
-    usage: _Usage | None = None
+    usage: OpenAIUsage | None = None
     choices: list[Raw] | None = None
     error: Any = None
 
@@ -80,11 +51,10 @@ class _Chunk(msgspec.Struct):
     id: Any = None
     model: str = ""
     choices: list[_Choice] | None = None
-    usage: _Usage | UnsetType | None = UNSET
+    usage: OpenAIUsage | UnsetType | None = UNSET
     error: Any = None
 
 
-_MOST_TOKENS = 2**53
 _IN_CHUNKS = (CHAT, COMPLETIONS)  # streams of other tasks have events of their own
 
 _encode = msgspec.json.encode
@@ -171,6 +141,7 @@ class OpenAIDialect:
 
     `key_header` holds the credential, if not `authorization`. `renamed` are fields that go by another name there.
     `tells_usage` says that streams end with the usage in any case, and that `stream_options` are refused.
+    `ignored` are fields that a service takes and does nothing with: they are refused, in the name of `whose` models.
     """
 
     def __init__(
@@ -179,10 +150,14 @@ class OpenAIDialect:
         key_header: str | None = None,
         renamed: Mapping[str, str] = MappingProxyType({}),
         tells_usage: bool = False,
+        ignored: Mapping[str, Refused] = MappingProxyType({}),
+        whose: str = "",
     ) -> None:
         self._key_header = key_header
         self._renamed = renamed
         self._tells_usage = tells_usage
+        self._ignored = ignored
+        self._whose = whose
         self.tasks = dict.fromkeys((COMPLETIONS, EMBEDDINGS, RERANK, TRANSCRIPTIONS, IMAGES), task_answer)
 
     def headers(self, credential: str | None) -> dict[str, str]:
@@ -193,6 +168,8 @@ class OpenAIDialect:
     def chat_request(self, request: ChatRequest, upstream_model: str) -> Outgoing:
         if request.form is not None:
             return Outgoing(request.task.path, *request.form.filled(upstream_model))
+        if self._ignored:
+            refuse(request.fields, self._ignored, self._whose)
         fields: dict[str, Any] = {**request.fields, "model": upstream_model}
         for name in self._renamed.keys() & fields.keys():
             fields[self._renamed[name]] = fields.pop(name)

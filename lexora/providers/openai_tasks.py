@@ -13,9 +13,9 @@ from lexora.core.task import IMAGES
 from lexora.core.usage import Usage
 from lexora.providers.dialect import NOT_JSON, Completion, MalformedEvent, Transcript
 from lexora.providers.errors import refused_as
+from lexora.providers.openai_usage import count
 from lexora.providers.sse import event, named_event
 
-_MOST_TOKENS = 2**53
 # Of transcripts: plain, and with the times of what is said.
 _TEXTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
 # How the types of events end that end a stream.
@@ -133,9 +133,4 @@ def _usage(fields: dict[str, Raw]) -> Usage | None:
     if prompt is None and completion is None:
         return None
     cached = said.prompt_tokens_details.cached_tokens if said.prompt_tokens_details else 0
-    return Usage(_count(prompt), _count(completion), _count(cached))
-
-
-def _count(tokens: int | None) -> int:
-    """What an upstream has counted, within reason: the books must hold it."""
-    return min(_MOST_TOKENS, max(0, tokens or 0))
+    return Usage(count(prompt), count(completion), count(cached))

@@ -208,6 +208,9 @@ def plan(provider: str, action: Action, facts: Facts, *, path: str | None, has_w
     state = facts.state
     if state == "sleeping" and action in ("load", "unload") and "wake" in server.ways:
         raise InvalidRequest("The server sleeps. Wake it first.", code="model_asleep")
+    if path is not None and not server.adapters_only:
+        message = "Only vLLM takes a LoRA adapter by its path. Leave it out."
+        raise InvalidRequest(message, param="path", code="operation_not_supported")
     if is_done(action, state):
         return None
     if server.adapters_only and action == "load" and path is None:

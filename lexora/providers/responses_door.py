@@ -99,16 +99,15 @@ def _before(own: OwnResponses | None, last: str) -> list[Raw]:
         raise _not_found(_NOTHING_STORED)
     turns: list[list[Raw]] = []
     size = 0
-    previous: str | None = last
-    while previous is not None:
-        stored = own.get(previous)
+    missing = last
+    for stored in own.conversation(last):
         if stored is None:
-            raise _not_found(f"There is no response '{previous}', or it is not stored any more.")
+            raise _not_found(f"There is no response '{missing}', or it is not stored any more.")
         turns.append(_decode_items(stored.input) + items_of(stored.response))
         size += len(stored.input) + len(stored.response)
         if size > _MOST_CONVERSATION_BYTES:
             raise _not_found("The conversation has become too long to go on with.")
-        previous = stored.previous
+        missing = stored.previous or ""
     return [item for turn in reversed(turns) for item in turn]
 
 

@@ -7,7 +7,9 @@ import msgspec
 from msgspec import Raw
 
 from lexora.core.errors import LexoraError, UpstreamBroken
+from lexora.core.usage import Usage
 from lexora.providers.dialect import NOT_JSON
+from lexora.providers.openai_usage import OpenAIUsage
 from lexora.providers.responses_door_output import ChatLogprobs, ChatPiece, Emit, Output, response_id
 from lexora.providers.responses_door_request import Asked
 
@@ -39,37 +41,6 @@ _CODE = {400: "invalid_prompt", 413: "invalid_prompt", 422: "invalid_prompt", 42
 _encode = msgspec.json.encode
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-    def wire(self) -> dict[str, Any]:
-        into, out = self.prompt_tokens or 0, self.completion_tokens or 0
-        cached = self.prompt_tokens_details or _PromptDetails()
-        reasoning = self.completion_tokens_details or _CompletionDetails()
-        return {
-            "input_tokens": into,
-            "input_tokens_details": {
-                "cached_tokens": cached.cached_tokens or 0,
-                "cache_write_tokens": cached.cache_write_tokens or 0,
-            },
-            "output_tokens": out,
-            "output_tokens_details": {"reasoning_tokens": reasoning.reasoning_tokens or 0},
-            "total_tokens": into + out,
-        }
-
-
 class _Choice(msgspec.Struct):
     message: ChatPiece | None = None
     delta: ChatPiece | None = None
@@ -82,7 +53,7 @@ class Chat(msgspec.Struct):
 
     model: str = ""
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: OpenAIUsage | None = None
     service_tier: str | None = None
 
 
@@ -130,7 +101,7 @@ class Answer:
         if chat.service_tier is not None:
             self._facts["service_tier"] = chat.service_tier
         if chat.usage is not None:
-            self._usage = chat.usage.wire()
+            self._usage = _usage(chat.usage.usage())
         return chat
 
     def add(self, chat: Chat) -> None:
@@ -188,6 +159,19 @@ class Answer:
             "output": output or [],
         }
         return response if usage is None else {**response, "usage": usage}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
 
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode

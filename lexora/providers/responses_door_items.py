@@ -3,7 +3,7 @@
 An item is kept as the client's bytes until here, so that what is stored is what was sent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from lexora.core.chat import invalid_field
 from lexora.core.errors import InvalidRequest
+from lexora.providers import tool_results
 
 Message = dict[str, Any]
 
@@ -153,7 +154,24 @@ def conversation(instructions: str | None, before: Sequence[Raw], items: Sequenc
         _add(messages, raw, "previous_response_id")
     for position, raw in enumerate(items):
         _add(messages, raw, f"input[{position}]")
-    return messages
+    return list(_with_texts_for_results(messages))
+
+
+def _with_texts_for_results(messages: Sequence[Message]) -> Iterator[Message]:
+    """What outputs of functions hold besides text follows the last of them, in a message of the user's."""
+    others: list[dict[str, Any]] = []
+    for message in messages:
+        content = message["content"]
+        if message["role"] != "tool" and others:
+            yield {"role": "user", "content": others}
+            others = []
+        if message["role"] == "tool" and isinstance(content, list):
+            text, more = tool_results.split(message["tool_call_id"], content)
+            others += more
+            message = {**message, "content": text}
+        yield message
+    if others:
+        yield {"role": "user", "content": others}
 
 
 def _add(messages: list[Message], raw: Raw, where: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from lexora.core.model_map import Price
 from lexora.providers.anthropic import DEFAULT_MAX_TOKENS, AnthropicDialect
 from lexora.providers.bedrock import BedrockDialect
+from lexora.providers.chat_fields import Refused
 from lexora.providers.dialect import Decoder, Dialect
 from lexora.providers.eventstream import EventStreamDecoder
 from lexora.providers.gemini import GeminiDialect
@@ -19,7 +20,17 @@ from lexora.providers.sigv4 import Identity, signed
 from lexora.providers.sse import EventDecoder
 
 _OPENAI = OpenAIDialect()
-_OLDER_NAME = {"max_completion_tokens": "max_tokens"}  # the only one that some servers know
+# The only name that some servers know: they pass over the newer one, and the answer has no limit.
+_OLDER_NAME = {"max_completion_tokens": "max_tokens"}
+_WITH_OLDER_NAME = OpenAIDialect(renamed=_OLDER_NAME)
+# https://docs.ollama.com/api/openai-compatibility
+_IGNORED_BY_OLLAMA = {
+    "n": Refused((1,), "Ask once for each answer."),
+    "best_of": Refused((1,), "Ask once for each answer."),
+    "logit_bias": Refused(({},), "Leave it out, or choose a model of another provider."),
+    "tool_choice": Refused(("auto",), "Leave it out, and offer just the tools that may be called."),
+    "parallel_tool_calls": Refused((True,), "Leave it out: they call several tools at once if they see fit."),
+}
 _LISTED = msgspec.json.decode((Path(__file__).parent / "prices.json").read_bytes())["prices"]
 
 
@@ -77,7 +88,11 @@ PROVIDERS: dict[str, Provider] = {
         continues={"continue_final_message": True, "add_generation_prompt": False},
         counts_tokens=True,
     ),
-    "ollama": Provider(OpenAIDialect(renamed=_OLDER_NAME), "own", "http://localhost:11434/v1"),
+    "ollama": Provider(
+        OpenAIDialect(renamed=_OLDER_NAME, ignored=_IGNORED_BY_OLLAMA, whose="Ollama's"),
+        "own",
+        "http://localhost:11434/v1",
+    ),
     "llamacpp": Provider(_OPENAI, "own", "http://localhost:8080/v1", continues={}, counts_tokens=True),
     "openai": Provider(
         _OPENAI,
@@ -123,7 +138,7 @@ PROVIDERS: dict[str, Provider] = {
         says_model=False,
     ),
     "azure": Provider(OpenAIDialect(key_header="api-key"), "paid", None, "AZURE_OPENAI_API_KEY"),
-    "huggingface": Provider(_OPENAI, "paid", "https://router.huggingface.co/v1", "HF_TOKEN"),
+    "huggingface": Provider(_WITH_OLDER_NAME, "paid", "https://router.huggingface.co/v1", "HF_TOKEN"),
     "openrouter": Provider(_OPENAI, "paid", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "groq": Provider(_OPENAI, "paid", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "mistral": Provider(
@@ -132,12 +147,12 @@ PROVIDERS: dict[str, Provider] = {
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
     ),
-    "deepseek": Provider(_OPENAI, "paid", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
-    "together": Provider(_OPENAI, "paid", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
+    "deepseek": Provider(_WITH_OLDER_NAME, "paid", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
+    "together": Provider(_WITH_OLDER_NAME, "paid", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
     "fireworks": Provider(_OPENAI, "paid", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
     "xai": Provider(_OPENAI, "paid", "https://api.x.ai/v1", "XAI_API_KEY"),
     "cerebras": Provider(_OPENAI, "paid", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "nvidia": Provider(_OPENAI, "paid", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY"),
+    "nvidia": Provider(_WITH_OLDER_NAME, "paid", "https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY"),
     # Any other: its deployments say where it is, and whose (`origin: own` for a server of the user's).
     "openai-compatible": Provider(_OPENAI, "paid", None),
 }

@@ -5,57 +5,36 @@ import os
 import sys
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
 from infra.settings import SettingsError
+from lexora.entry import answers
+from lexora.entry.aws_account import AwsError, explained
 from lexora.entry.errors import ConfigError
 from lexora.main import add_key_actions
 from scripts.aws import cdk, keys, logs, model_map, secrets
-from scripts.aws.account import Account, Problem, say
+from scripts.aws.account import Account, say
 
 _CDK = {function.__name__: function for function in (cdk.synth, cdk.diff, cdk.deploy, cdk.destroy, cdk.bootstrap)}
-_LOG_IN = "log in first (`aws login`, `aws configure`), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its like"
-# What to do about what AWS answers, where its own words do not say it.
-_HINTS = {
-    "ExpiredToken": _LOG_IN,
-    "ExpiredTokenException": _LOG_IN,
-    "InvalidClientTokenId": _LOG_IN,
-    "UnrecognizedClientException": _LOG_IN,
-    "AccessDenied": "docs/deploy.md lists the rights that are needed",
-    "AccessDeniedException": "docs/deploy.md lists the rights that are needed",
-    "Throttling": "try again in a minute",
-    "ThrottlingException": "try again in a minute",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 2, after one line on stderr, if something is to be mended."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
-    except (Problem, SettingsError, ConfigError) as error:
+        return _run(options)
+    except (SettingsError, ConfigError) as error:
         say(f"lexora: {error}")
-    except NoCredentialsError:
-        say(f"lexora: there are no AWS credentials; {_LOG_IN}")
-    except ClientError as error:
-        said = error.response["Error"]
-        hint = _HINTS.get(said["Code"])
-        line = f"{error.operation_name}: {said['Code']}: {said.get('Message', '')}" + (f"; {hint}" if hint else "")
-        say(f"lexora: {' '.join(line.split())}")
-    except BotoCoreError as error:
-        say(f"lexora: {' '.join(str(error).split())}")
+    except AwsError as error:
+        say(f"lexora: {explained(error)}")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Whoever read has seen enough; Python must not find that out once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    else:
-        return 0
     return 2
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     account = Account(options.environment)
     match options.command:
         case "urls":
@@ -68,10 +47,15 @@ def _run(options: argparse.Namespace) -> None:
             model_map.pull(account, options.file)
         case "secrets-set":
             secrets.set_secret(account, options.name)
+        case "answers":
+            options.env, options.prefix = account.environment, account.settings.prefix
+            options.config = None
+            return answers.run(options)
         case "keys":
             keys.keys(account, options)
         case command:
             _CDK[command](account, options.arguments)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,8 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     add("config-push", "Checks a model map and puts it in force.").add_argument("file", type=Path, metavar="FILE")
     add("config-pull", model_map.pull.__doc__).add_argument("file", type=Path, metavar="FILE")
     add("secrets-set", "Gives a secret its value, which is read from stdin.").add_argument("name", metavar="NAME")
+    add_publishing(add("answers", answers.__doc__))
     add_key_actions(add("keys", keys.keys.__doc__), [])
     return parser
+
+
+def add_publishing(parser: argparse.ArgumentParser) -> None:
+    """What `lexora answers` does to an environment."""
+    answers.add_actions(parser, [], ("diff", "publish", "rollback", "versions"))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,13 @@ def test_who_asked_and_what_it_waited_for_is_mentioned_where_it_is_known(tmp_pat
     }
 
 
+def test_what_a_prepared_answer_could_have_answered_is_marked(tmp_path: Path) -> None:
+    other, lone = lines(tmp_path, record(), record(prompt="光とは"))
+    assert "lonePrompt" not in other
+    assert lone["lonePrompt"] is True
+    assert "prompt" not in lone
+
+
 @pytest.mark.parametrize("outcome", ["completed", "failed", "client_left"])
 def test_the_switch_leaves_the_users_words_out_and_their_length_in(tmp_path: Path, outcome: str) -> None:
     (line,) = lines(tmp_path, record(outcome=outcome), message_text=False)

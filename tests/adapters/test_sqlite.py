@@ -71,12 +71,30 @@ def test_a_record_is_a_row_with_every_field_but_the_texts(path: Path) -> None:
     with closing(SqliteRecords(path)) as sink:
         sink.write(records({"latest_user_message": "my secret", "context_tail": "my secret"}))
     columns = {name: kind for _, name, kind, *_ in ask(path, "PRAGMA table_info(requests)")}
-    assert list(columns) == COLUMNS
+    assert list(columns) == [*COLUMNS, "prompt"]
     assert not set(columns) & {*TEXTS, "trace_parent"}
     assert columns["tokens_in"] == columns["status"] == columns["stream"] == columns["usage_estimated"] == "INTEGER"
     assert columns["cost_usd"] == columns["ttft_ms"] == columns["created_at"] == "REAL"
     assert columns["origin"] == columns["user_id"] == columns["error_message"] == "TEXT"
     assert b"my secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message_text", "kept"),
+    [
+        ("光とは", True, "光とは"),
+        ("光とは", False, None),
+        ("光" * 1001, True, None),
+        ("", True, None),
+        (None, True, None),
+    ],
+)
+def test_a_lone_prompt_is_kept_where_words_may_be(
+    path: Path, prompt: str | None, message_text: bool, kept: str | None
+) -> None:
+    with closing(SqliteRecords(path, message_text=message_text)) as sink:
+        sink.write(records({"prompt": prompt}))
+    assert ask(path, "SELECT prompt FROM requests") == [(kept,)]
 
 
 def test_a_record_that_is_written_twice_counts_once(path: Path) -> None:

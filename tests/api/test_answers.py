@@ -18,6 +18,7 @@ from tests.support.recorded import RecordedUpstream, completion, json_response
 
 CATALOGUE, ANSWERS = load_prepared(SHIPPED)
 CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
 CAPITAL = "日本の首都はどこですか？"
 CAPITALS = {ANSWERS[CAPITAL, variant] for variant in range(5)}
 VARIANTS = [(entry.id, entry.prompt, variant) for entry in CATALOGUE.prompts for variant in range(entry.variants)]
@@ -117,6 +118,20 @@ def test_every_variant_comes_sooner_or_later(web: httpx2.Client) -> None:
         if len(seen) == 5:
             break
     assert seen == CAPITALS
+
+
+@pytest.mark.parametrize(("seed", "variant"), [(0, 0), (4, 4), (5, 0), (9_007_199_254_740_993, 3)])
+def test_a_seed_says_which_variant(web: httpx2.Client, seed: int, variant: int) -> None:
+    content = json.dumps({"messages": [{"role": "user", "content": CAPITAL}], "seed": seed})
+    for body in (content, content.replace(":", " : ")):
+        deployments = {web.post(CHAT, content=body, headers=JSON).headers["x-lexora-deployment"] for _ in range(5)}
+        assert deployments == {f"fixed/q1_capital/{variant}"}
+
+
+@pytest.mark.parametrize("seed", ["null", "-1", "1.5", '"1"', "[]", "1" * 5000])
+def test_any_other_seed_leaves_it_to_chance(web: httpx2.Client, seed: str) -> None:
+    content = json.dumps({"messages": [{"role": "user", "content": CAPITAL}], "seed": "?"}).replace('"?"', seed)
+    assert len({web.post(CHAT, content=content, headers=JSON).headers["x-lexora-deployment"] for _ in range(40)}) > 1
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,15 @@ def test_every_openai_like_upstream_gets_the_request_as_it_was_sent(
     body = [STREAM_HEAD, piece(b"data: [DONE]\n\n"), STREAM_END] if streamed else [json_response(completion())]
     upstream.play(body)
     stream = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
-    ask(door, model=model, extra_body={"top_k": 5, "x_user_id": "u", "x_timeout": 9}, **EVERYTHING, **stream)
+    fields = {**EVERYTHING, **stream}
+    if model == "ollama":  # which does nothing with them: they are refused
+        for name in ("tool_choice", "parallel_tool_calls", "n", "logit_bias"):
+            del fields[name]
+    ask(door, model=model, extra_body={"top_k": 5, "x_user_id": "u", "x_timeout": 9}, **fields)
     (received,) = upstream.received
     assert received.head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
     assert received.headers.get("authorization") == (key and f"Bearer {key}")
-    sent = {**EVERYTHING, **stream, "top_k": 5, "model": "up"}
+    sent = {**fields, "top_k": 5, "model": "up"}
     if model == "ollama":  # which passes over the newer name
         sent["max_tokens"] = sent.pop("max_completion_tokens")
     assert received.json() == sent

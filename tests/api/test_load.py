@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx2
 import openai
 import psutil
 import pytest
@@ -258,6 +259,9 @@ def test_200_mixed_requests_at_once_leave_nothing_behind(upstream: RecordedUpstr
 
     upstream.play_as_asked(SCRIPTS)
     gc.collect()  # the clients of earlier tests
+    # What is opened at first need is open.
+    httpx2.post(f"{door.url}/v1/chat/completions", json=chat_body(script="plain")).raise_for_status()
+    wait_until(lambda: upstream.open_connections == 0, "the first connection to be closed", 15)
     wait_for_baseline()
     before = held()
     lines_before = len(door.log_lines())

@@ -166,3 +166,15 @@ def test_a_client_that_leaves_a_stream(upstream: RecordedUpstream, door: Running
     request_id = received.partition(b"\r\nrequest-id: ")[2].partition(b"\r\n")[0].decode()
     record = door.record_of(request_id)
     assert (record["outcome"], record["tokens_out"]) == ("client_left", 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", MESSAGES, (405, "invalid_request_error")),
+        ("POST", f"{MESSAGES}/", (404, "not_found_error")),
+        ("POST", f"{MESSAGES}/batches", (404, "not_found_error")),
+    ],
+)
+def test_a_path_or_method_that_there_is_not(method: str, path: str, expected: Any, web: httpx2.Client) -> None:
+    assert refused(web.request(method, path)) == expected

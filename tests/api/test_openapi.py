@@ -20,6 +20,7 @@ ROUTES = {
     ("/v1/responses", "post"),
     ("/v1/responses/{id}", "get"),
     ("/v1/responses/{id}", "delete"),
+    ("/v1/responses/{id}/input_items", "get"),
     *((f"/v1/{name}", "post") for name in ("completions", "embeddings", "rerank", "images/generations")),
     ("/v1/audio/transcriptions", "post"),
     ("/api/v1/llm/query", "post"),
@@ -100,6 +101,34 @@ def test_every_operation_is_whole(api: dict[str, Any]) -> None:
             for parameter in parameters:
                 assert parameter["required"] == (parameter["in"] == "path")
                 assert parameter["schema"]["type"] in ("string", "integer")
+
+
+def names_in(api: dict[str, Any], value: Any) -> set[str]:
+    """The components that a part of the description is made of."""
+    found: set[str] = set()
+    new = {reference.rpartition("/")[2] for reference in every(value, "$ref")}
+    while new:
+        found |= new
+        schemas = [api["components"]["schemas"][name] for name in new]
+        new = {reference.rpartition("/")[2] for reference in every(schemas, "$ref")} - found
+    return found
+
+
+def test_every_answer_has_a_schema_and_none_that_is_a_requests(api: dict[str, Any]) -> None:
+    answers, requests = set(), set()
+    for path, operations in api["paths"].items():
+        for method, operation in operations.items():
+            good = [operation["responses"][status] for status in operation["responses"].keys() & {"200", "201"}]
+            json_ = [response["content"].get("application/json") for response in good]
+            assert path == "/metrics" or all(found and found["schema"] for found in json_), (method, path)
+            answers |= names_in(api, good)
+            requests |= names_in(api, operation.get("requestBody", {}))
+    assert not answers & requests
+
+
+def test_answers_fit_their_schemas(api: dict[str, Any], web: httpx2.Client) -> None:
+    for path, name in (("/health", "Health"), ("/v1/models", "ModelList"), ("/stats", "Stats")):
+        jsonschema.validate(web.get(path).json(), schema_of(api, name), jsonschema.Draft202012Validator)
 
 
 def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from lexora.core.model_map import Deployment
 from tests.support.client import UPSTREAM_KEY, sdk
 from tests.support.gateway import RunningGateway, models_config, running_gateway
 from tests.support.in_process import KNOWN_PROMPT
+from tests.support.published import check
 from tests.support.recorded import (
     DONE,
     RECORDED,
@@ -48,6 +49,11 @@ TOOL: Any = {
     "strict": True,
 }
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
+CALLED = {
+    "index": 0,
+    "message": {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    "finish_reason": "tool_calls",
+}
 
 
 class Weather(BaseModel):
@@ -232,6 +238,45 @@ def test_a_conversation_goes_on(upstream: RecordedUpstream, client: openai.OpenA
     assert (error.value.param, error.value.code) == ("previous_response_id", "previous_response_not_found")
 
 
+def test_the_items_of_a_conversation_are_listed(upstream: RecordedUpstream, client: openai.OpenAI) -> None:
+    upstream.play([json_response(completion(None, choices=[CALLED]))], [json_response(completion("Clear."))])  # type: ignore[arg-type]
+    one = client.responses.create(model="m", input="Weather?", tools=[TOOL])
+    output: Any = {"type": "function_call_output", "call_id": "c1", "output": "clear"}
+    more: Any = [
+        output,
+        {"role": "assistant", "content": "So."},
+        {"role": "user", "content": [{"type": "input_text", "text": "And?"}]},
+    ]
+    two = client.responses.create(model="m", input=more, previous_response_id=one.id)
+    url = f"/responses/{two.id}/input_items"
+    whole = client.get(url, cast_to=object, options={"params": {"order": "asc"}})
+    check("openai", "ResponseItemList", whole)
+    items: Any = list(client.responses.input_items.list(two.id, order="asc"))
+    assert [item.type for item in items] == ["message", "function_call", "function_call_output", "message", "message"]
+    assert items[0].content[0].text == "Weather?"
+    assert (items[1].id, items[1].name) == (one.output[0].id, "get_weather")
+    assert (items[2].output, items[2].status) == ("clear", "completed")
+    assert (items[3].role, items[3].content[0].type) == ("assistant", "output_text")
+    ids = [item.id for item in items]
+    assert len(set(ids)) == 5
+    assert [item.id for item in client.responses.input_items.list(two.id, limit=2)] == ids[::-1]  # page by page
+    first = client.responses.input_items.list(one.id)
+    assert ([item.id for item in first.data], first.has_more) == (ids[:1], False)
+    client.responses.delete(one.id)
+    assert [item.id for item in client.responses.input_items.list(two.id, order="asc")] == ids[2:]
+    for query, param in (
+        ({"limit": 0}, "limit"),
+        ({"limit": "x"}, "limit"),
+        ({"order": "up"}, "order"),
+        ({"after": "x"}, "after"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.get(url, cast_to=object, options={"params": query})
+        assert refused.value.param == param
+    with pytest.raises(openai.NotFoundError):
+        client.responses.input_items.list(one.id)
+
+
 def test_what_delete_says(upstream: RecordedUpstream, storing: RunningGateway) -> None:
     answered(upstream, "Hi.")
     made = post(storing).json()
@@ -257,8 +302,8 @@ def test_a_response_is_its_users_alone(upstream: RecordedUpstream, storing: Runn
     assert httpx2.get(url, headers=also_ann).json() == mine
     reference = {"type": "item_reference", "id": mine["output"][0]["id"]}
     for other in (bob, {}):
-        for method in ("GET", "DELETE"):
-            assert httpx2.request(method, url, headers=other).status_code == 404
+        for method, path in (("GET", url), ("GET", f"{url}/input_items"), ("DELETE", url)):
+            assert httpx2.request(method, path, headers=other).status_code == 404
         assert post(storing, other, previous_response_id=mine["id"]).json()["error"]["param"] == "previous_response_id"
         assert post(storing, other, input=[reference]).json()["error"]["code"] == "item_not_found"
     assert httpx2.get(url, params={"x_user_id": "ann"}, headers=bob).status_code == 404

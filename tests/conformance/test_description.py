@@ -82,12 +82,13 @@ def admins_key(gateway: RunningGateway) -> str:
     return secret
 
 
-@pytest.mark.parametrize("admin", [False, True], ids=["without a key", "as an admin"])
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "examples",
+    ("admin", "examples"),
     [
-        pytest.param(5, marks=pytest.mark.timeout(300)),
-        pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+        (True, 5),
+        pytest.param(True, 100, marks=pytest.mark.slow),
+        pytest.param(False, 100, marks=pytest.mark.slow),
     ],
 )
 def test_the_description_is_kept(site: RunningGateway, admin: bool, examples: int, tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ def in_order(groups: list[Group]) -> list[Group]:
 
 
 def test_of_nothing_there_are_no_groups(subject: Subject) -> None:
-    assert subject.source.groups(0) == []
-    assert subject.source.counts(0) == Counts(0, 0)
+    since = time.time() - 90_000
+    assert subject.source.groups(since) == []
+    assert subject.source.counts(since) == Counts(0, 0)
 
 
 def test_requests_are_summed_up_by_model_user_origin_and_deployment(subject: Subject) -> None:

@@ -30,6 +30,7 @@ def test_the_outputs_have_the_names_that_operators_know(dev: Environment, blue: 
     names = {
         *("ChatApiEndpoint", "ChatLambdaName", "ChatLogGroupName", "StreamApiEndpoint", "StreamLambdaName"),
         *("ConfigBucketName", "AnswersTableName", "RequestsTableName", "CdnUrl", "SiteBucketName", "DistributionId"),
+        "EdgeFunctionName",
     }
     for environment in (dev, blue):
         assert names <= environment.outputs.keys()
@@ -50,8 +51,8 @@ def test_two_environments_share_nothing(dev: Environment, blue: Environment) -> 
                 (item["ResourceType"], item["PhysicalResourceId"])
                 for page in pages
                 for item in page
-                # The seed's name is for CloudFormation alone, and always the same.
-                if not item["ResourceType"].startswith("Custom::LexoraSeed")
+                # Their names are for CloudFormation alone, and always the same.
+                if not item["ResourceType"].startswith("Custom::Lexora")
             }
         )
     assert len(resources[0]) > 60

@@ -20,12 +20,16 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lexora.adapters import secrets_manager
 from lexora.adapters.dynamodb_keys import DynamoKeys
+from lexora.adapters.dynamodb_versions import DynamoVersions
 from lexora.adapters.json_log import JsonFormatter
+from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.errors import CredentialMissing
 from lexora.core.key_admin import create, new_key
 from lexora.core.model_map import Deployment
+from lexora.core.versions import Version
 from lexora.entry import aws, aws_model_map
 from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.entry.publishing import plan
 from lexora.providers.sigv4 import Identity
 from tests.support.client import HELLO, chat_body, events, post, sdk, text_of
 from tests.support.cloud import STAGE, Cloud, Function, running_function
@@ -58,7 +62,11 @@ HELLO_JSON = json_response(completion("Hi"))
 UNAUTHORIZED = json_response({"error": {"message": "No."}}, "401 Unauthorized")
 SOON = 0.2
 # Waits of half a minute, made short.
-HASTY = {"lexora.entry.aws_model_map.LOOK_AGAIN_SECONDS": SOON, "lexora.adapters.secrets_manager.REST_SECONDS": SOON}
+HASTY = {
+    "lexora.entry.aws_catalogue.SOON_SECONDS": 0,
+    "lexora.entry.aws_model_map.LOOK_AGAIN_SECONDS": SOON,
+    "lexora.adapters.secrets_manager.REST_SECONDS": SOON,
+}
 IN_BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
 VARIABLES = aws.Variables(
@@ -190,6 +198,29 @@ def test_an_answer_of_llamacpp_streamed(function: Function) -> None:
     *chunks, done = events(answer.body)
     assert done == "[DONE]"
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_responses_are_stored_where_there_is_a_table_for_them(
+    function: Function, cloud: Cloud, start: Start, upstream: RecordedUpstream
+) -> None:
+    upstream.play([HELLO_JSON])
+
+    def respond(door: Function, **fields: Any) -> Any:
+        body = json.dumps({"model": "m", "input": "Hello", **fields})
+        return door.call("POST", "/v1/responses", body).json()
+
+    storing = start(cloud, {"RESPONSES_TABLE": cloud.responses})
+    one = respond(storing)
+    two = respond(storing, input="And?", previous_response_id=one["id"])
+    said = [message["content"] for message in upstream.received[-1].json()["messages"]]
+    assert (said, two["store"]) == (["Hello", "Hi", "And?"], True)
+    assert storing.call("GET", f"/v1/responses/{one['id']}").json() == one
+    assert storing.call("GET", f"/v1/responses/{two['id']}/input_items").json()["data"][-1]["role"] == "user"
+    assert storing.call("DELETE", f"/v1/responses/{one['id']}").status == 200
+    assert storing.call("GET", f"/v1/responses/{one['id']}").status == 404
+    assert respond(function)["store"] is False
+    nowhere = function.call("GET", f"/v1/responses/{two['id']}")
+    assert (nowhere.status, "store_responses" in nowhere.body.decode()) == (404, True)
 
 
 def test_a_body_may_come_as_base64(function: Function, upstream: RecordedUpstream) -> None:
@@ -453,6 +484,64 @@ def test_without_a_model_map_prepared_answers_are_served(emulator: Emulator, sta
     assert function.call("GET", "/health").json()["models"] == 0
 
 
+def publish(cloud: Cloud, entry: PreparedPrompt, text: str) -> None:
+    """Publishes one prompt with one answer, as the only one."""
+    store = DynamoVersions(
+        cloud.emulator.client("dynamodb"), cloud.emulator.client("s3"), cloud.answers, cloud.limits, cloud.bucket
+    )
+    content = Version.of(Catalogue([entry]), {(entry.prompt, 0): text})
+    plan_ = plan(store, content, "ann", "")
+    store.add(plan_.version)
+    begun = store.begin(plan_.version.id, 1, plan_.seen)
+    assert begun is not None
+    store.finish(store.switch(plan_.version, begun))
+
+
+def test_a_function_serves_what_was_published(own_cloud: Cloud, start: Start) -> None:
+    publish(own_cloud, PreparedPrompt("q11_hours", "When are you open?", ["opening hours"], 1), "From ten.")
+    function = start(own_cloud)
+    answer = function.chat(messages=[{"role": "user", "content": "Opening hours?"}])
+    assert answer.json()["choices"][0]["message"]["content"] == "From ten."
+    assert function.call("GET", "/responses/q11/0.json").json() == {"response": "From ten."}
+    assert function.call("GET", "/responses/q1/0.json").error_code == "not_found"
+    assert function.chat(**ASK_CAPITAL, model="m").headers["x-lexora-origin"] == "own"
+
+
+def test_a_warm_function_learns_at_once_that_an_answer_is_gone(own_cloud: Cloud, start: Start) -> None:
+    """The table has the prompt under another wording, of which its catalogue does not know yet."""
+    function = start(own_cloud)
+    assert function.chat(**ASK_CAPITAL).headers["x-lexora-origin"] == "fixed"
+    publish(own_cloud, PreparedPrompt("q1_capital", "What is Japan's capital?", [CAPITAL], 1), "Tokyo.")
+    answer = function.chat(**ASK_CAPITAL)
+    assert answer.json()["choices"][0]["message"]["content"] == "Tokyo."
+    publish(own_cloud, PreparedPrompt("q1_capital", "The capital of Japan?", [], 1), "Tokyo!")
+    assert function.call("GET", "/responses/q1/0.json").json() == {"response": "Tokyo!"}
+    assert [line for line in function.log() if line["level"] == "ERROR"] == []
+
+
+def test_a_warm_function_looks_for_new_prompts(own_cloud: Cloud, tmp_path: Path) -> None:
+    constants = {"lexora.entry.aws_catalogue.LOOK_AGAIN_SECONDS": 0}
+    with running_function(own_cloud, tmp_path, constants=constants) as function:
+        assert function.call("GET", "/responses/q11/0.json").error_code == "not_found"
+        publish(own_cloud, PreparedPrompt("q11_hours", "When are you open?", [], 1), "From ten.")
+        assert function.call("GET", "/responses/q11/0.json").json() == {"response": "From ten."}
+
+
+def test_a_broken_catalogue_is_logged_and_the_one_before_serves(own_cloud: Cloud, tmp_path: Path) -> None:
+    publish(own_cloud, PreparedPrompt("q11_hours", "When are you open?", [], 1), "From ten.")
+    constants = {"lexora.entry.aws_catalogue.LOOK_AGAIN_SECONDS": 0}
+    with running_function(own_cloud, tmp_path, constants=constants) as function:
+        assert function.call("GET", "/responses/q11/0.json").status == 200
+        own_cloud.emulator.client("dynamodb").update_item(
+            TableName=own_cloud.limits,
+            Key={"pk": {"S": "answers"}, "sk": {"S": "in force"}},
+            UpdateExpression="SET catalogue = :broken",
+            ExpressionAttributeValues={":broken": {"S": "{"}},
+        )
+        assert function.call("GET", "/responses/q11/0.json").status == 200
+        assert "the published catalogue: Input data was truncated" in function.log()[-2]["message"]
+
+
 def test_while_the_bucket_is_down_prepared_answers_are_served(own_cloud: Cloud, start: Start) -> None:
     function = start(own_cloud, nowhere("S3"))
     answer = function.chat()
@@ -575,10 +664,11 @@ def test_without_its_tables_it_forwards_and_says_what_is_lost(own_cloud: Cloud, 
     request_id = answer.headers["x-request-id"]
     said = [line for line in function.log() if line["level"] == "ERROR"]
     assert [line["message"].partition(": ")[0] for line in said] == [
+        "the catalogue of prepared answers cannot be read",
         f"request {request_id}",
         f"record {request_id} is not in DynamoRecords",
     ]
-    assert said[0]["message"].startswith(f"request {request_id}: the prepared answers cannot be read: table ")
+    assert said[1]["message"].startswith(f"request {request_id}: the prepared answers cannot be read: table ")
     assert function.line_of(answer)["outcome"] == "completed"
     file = function.call("GET", "/responses/q1/0.json")
     assert (file.status, file.error_code) == (503, "answers_unavailable")
@@ -689,14 +779,14 @@ def test_a_record_is_written_before_its_response_ends(
     upstream.play(stream(token("Hi"), finish(), DONE) if streamed else [HELLO_JSON])
     taken = json_response({"UnprocessedItems": {}})
     with (
-        recorded_upstream([Sleep(0.5), taken]) as table,
+        recorded_upstream([json_response({})], [Sleep(0.5), taken]) as table,
         _streaming_door(cloud, tmp_path, {"AWS_ENDPOINT_URL_DYNAMODB": f"http://127.0.0.1:{table.port}"}) as gateway,
     ):
         asked_at = time.monotonic()
         response = post(gateway, stream=streamed)
         assert time.monotonic() - asked_at >= 0.5
         assert response.status_code == 200
-        assert response.headers["x-request-id"] in table.received[0].body.decode()
+        assert response.headers["x-request-id"] in table.received[-1].body.decode()
 
 
 def test_a_request_is_in_the_table_when_its_stream_has_ended(

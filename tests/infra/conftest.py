@@ -19,6 +19,7 @@ EVERYTHING = {
     "memory_mb": "1024",
     "log_retention_days": "90",
     "message_text": "false",
+    "store_responses": "true",
     "architecture": "x86_64",
     "python": "3.12",
     "bedrock_models": "eu.anthropic.claude-sonnet-4-6, amazon.nova-pro-v1:0, "

@@ -1,6 +1,4 @@
 import hashlib
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -26,6 +24,22 @@ def test_a_table_costs_nothing_while_idle(
     assert made.get("TimeToLiveSpecification") == (
         {"AttributeName": "expires_at", "Enabled": True} if expires else None
     )
+
+
+def test_responses_have_a_table_where_they_are_stored(dev: Environment, prod: Environment) -> None:
+    assert not [id_ for id_ in dev.resources("Data", "DynamoDB::Table") if id_.startswith("Responses")]
+    made = prod.one("Data", "DynamoDB::Table", "Responses")
+    assert made["BillingMode"] == "PAY_PER_REQUEST"
+    assert [key["AttributeName"] for key in made["KeySchema"]] == ["pk", "sk"]
+    assert made["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    for function in ("Chat", "Stream"):
+        (granted,) = [
+            statement
+            for statement in prod.statements("Api", f"{function}GatewayRole")
+            if "dynamodb:DeleteItem" in statement["Action"]
+        ]
+        assert sorted(granted["Action"]) == ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"]
+        assert "Responses" in text(granted["Resource"])
 
 
 def test_data_is_kept_in_prod_and_goes_with_its_stack_elsewhere(dev: Environment, prod: Environment) -> None:
@@ -73,11 +87,9 @@ def test_the_edges_secret_is_made_up_by_aws(prod: Environment) -> None:
 
 
 def test_the_seed_function_may_fill_and_nothing_else(dev: Environment) -> None:
-    log, table, bucket = dev.statements("Data", "SeedFunctionRole")
+    log, bucket = dev.statements("Data", "SeedFunctionRole")
     assert log["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
     assert text(log["Resource"]).startswith("{SeedFunctionLog")
-    assert table["Action"] == ["dynamodb:BatchWriteItem", "dynamodb:Scan"]
-    assert text(table["Resource"]).startswith("{Answers")
     assert bucket["Action"] == "s3:PutObject"
     assert text(bucket["Resource"]).endswith(".Arn}/config/model_map.json")
 
@@ -89,34 +101,14 @@ def test_the_seed_runs_after_its_rights_are_there(dev: Environment) -> None:
     assert any(id_.startswith("SeedFunctionRoleDefaultPolicy") for id_ in resource["DependsOn"])
     assert text(resource["Properties"]["ServiceToken"]).startswith("{SeedFunction")
     variables = dev.one("Data", "Lambda::Function", "Seed")["Environment"]["Variables"]
-    assert variables.keys() == {"ANSWERS_TABLE", "CONFIG_BUCKET", "MODEL_MAP_KEY"}
+    assert variables.keys() == {"CONFIG_BUCKET", "MODEL_MAP_KEY"}
     assert variables["MODEL_MAP_KEY"] == "config/model_map.json"
 
 
-def test_the_seed_runs_again_when_an_answer_has_changed(tmp_path: Path, dev: Environment) -> None:
-    shutil.copytree(seed.STATIC_RESPONSES, tmp_path / "static_responses")
-    files = sorted((tmp_path / "static_responses").rglob("*.json"))
-    before = seed.content_hash([*files, seed.MODEL_MAP])
-    assert dev.one("Data", "Custom::LexoraSeed")["Content"] == before
-    files[7].write_text('{"response": "another"}')
-    assert seed.content_hash([*files, seed.MODEL_MAP]) != before
-
-
-def test_the_seed_runs_again_when_what_it_fills_is_replaced(dev: Environment) -> None:
+def test_the_seed_runs_again_when_the_model_map_or_its_bucket_is_another(dev: Environment) -> None:
     filled = dev.one("Data", "Custom::LexoraSeed")
-    assert filled["Table"]["Ref"].startswith("Answers")
+    assert filled["Content"] == hashlib.sha256(seed.MODEL_MAP.read_bytes()).hexdigest()
     assert filled["Bucket"]["Ref"].startswith("Config")
-
-
-def test_the_hash_tells_files_apart(tmp_path: Path) -> None:
-    one, other = tmp_path / "a.json", tmp_path / "b.json"
-    one.write_text("1")
-    other.write_text("2")
-    before = seed.content_hash([one, other])
-    one.write_text("2")
-    other.write_text("1")
-    assert seed.content_hash([one, other]) != before
-    assert len(before) == hashlib.sha256().digest_size * 2
 
 
 def test_outputs(dev: Environment) -> None:

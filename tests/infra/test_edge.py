@@ -1,14 +1,13 @@
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra import page
-from infra.site import catalogue, function_source
-from tests.infra.synthesis import ROOT, Environment, text
+from infra import page, publisher
+from tests.infra.synthesis import Environment, text
+from tests.support.edge import edge_function
 
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 ALL_VIEWER_EXCEPT_HOST = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
@@ -29,82 +28,12 @@ def origin(environment: Environment, behaviour: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def edge_function(requests: list[tuple[str, str]], source: str = "") -> list[dict[str, Any]]:
-    """What the function, that of /responses/ if no `source` is given, makes of each (method, path)."""
-    events = [{"request": {"method": method, "uri": uri, "headers": {}}} for method, uri in requests]
-    program = f"{source or function_source()}\nconsole.log(JSON.stringify({json.dumps(events)}.map(handler)))"
-    node = Path(sys.executable).parent / "node"
-    ran = subprocess.run([node, "-e", program], check=True, capture_output=True, timeout=30)
-    answers: list[dict[str, Any]] = json.loads(ran.stdout)
-    return answers
-
-
-def test_short_and_long_ids_are_one_file() -> None:
-    for answer in edge_function([("GET", "/responses/q1/3.json"), ("GET", "/responses/q1_capital/3.json")]):
-        assert answer["uri"] == "/responses/q1_capital/3.json"
-
-
-def test_every_file_is_found() -> None:
-    folder = ROOT / "static_responses"
-    paths = [f"/{file.relative_to(folder)}" for file in sorted((folder / "responses").rglob("*.json"))]
-    assert [answer["uri"] for answer in edge_function([("GET", path) for path in paths])] == paths
-
-
-def test_the_catalogue_is_a_file() -> None:
-    (answer,) = edge_function([("GET", "/responses/catalogue.json")])
-    assert answer["uri"] == "/responses/catalogue.json"
-
-
-def test_the_catalogue_says_all_of_each_prompt() -> None:
-    written = json.loads((ROOT / "static_responses" / "catalogue.json").read_bytes())["prompts"]
-    assert json.loads(catalogue()) == {"prompts": [{"variants": 5, **entry} for entry in written]}
-
-
-def test_random_becomes_one_of_the_variants() -> None:
-    seen = {answer["uri"] for answer in edge_function([("GET", "/responses/q1/random.json")] * 200)}
-    assert seen == {f"/responses/q1_capital/{variant}.json" for variant in range(5)}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/responses/q1/5.json",
-        "/responses/q1/03.json",
-        "/responses/q1/-1.json",
-        "/responses/q1/3",
-        "/responses/q99/0.json",
-        "/responses/constructor/0.json",
-        "/responses/q1_capital/../q2/0.json",
-        "/responses/",
-    ],
-)
-def test_what_is_not_there_is_a_json_404(path: str) -> None:
-    (answer,) = edge_function([("GET", path)])
-    assert answer["statusCode"] == 404
-    assert answer["headers"]["content-type"] == {"value": "application/json"}
-    assert answer["headers"]["access-control-allow-origin"] == {"value": "*"}
-    error = json.loads(answer["body"]["data"])["error"]
-    assert error == {
-        "message": f"There is no prepared answer at {path}.",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "not_found",
-    }
-
-
-def test_a_preflight_is_answered_at_the_edge() -> None:
-    (answer,) = edge_function([("OPTIONS", "/responses/q1/3.json")])
-    assert answer["statusCode"] == 204
-    assert answer["headers"]["access-control-allow-origin"] == {"value": "*"}
-    assert answer["headers"]["access-control-allow-headers"] == {"value": "authorization, *"}
-
-
 def test_the_function_runs_before_the_cache_is_looked_up(dev: Environment) -> None:
     function = dev.one("Edge", "CloudFront::Function", "SiteFunction")
     assert function["FunctionConfig"]["Runtime"] == "cloudfront-js-2.0"
     assert function["AutoPublish"] is True
-    assert function["FunctionCode"] == function_source()
-    assert len(function["FunctionCode"]) <= 10_000  # CloudFront takes no more than 10 KB
+    # Publishing replaces the code. Were it another one here, CloudFormation would put this one back at its next deploy.
+    assert function["FunctionCode"] == "function handler(event) { return event.request; }"
     for path in ("/responses/*", "/responses/*/random.json"):
         (association,) = behaviours(dev)[path]["FunctionAssociations"]
         assert association["EventType"] == "viewer-request"
@@ -136,15 +65,38 @@ def test_only_what_is_random_is_asked_for_each_time(dev: Environment) -> None:
     assert list(behaviours(dev)).index("/responses/*/random.json") < list(behaviours(dev)).index("/responses/*")
 
 
-def test_files_are_put_with_their_headers(dev: Environment) -> None:
-    files = dev.one("Edge", "Custom::CDKBucketDeployment", "SiteFiles")
-    assert files["DestinationBucketKeyPrefix"] == "responses"
-    assert files["Prune"] is True
-    assert files["SystemMetadata"] == {
-        "content-type": "application/json",
-        "cache-control": "public, max-age=300, stale-while-revalidate=86400",
+def test_a_deploy_publishes_when_all_is_there(dev: Environment) -> None:
+    resource = next(it for it in dev.templates["Edge"]["Resources"].values() if it["Type"] == "Custom::LexoraAnswers")
+    assert any(id_.startswith("AnswersFunctionRoleDefaultPolicy") for id_ in resource["DependsOn"])
+    places = {name: text(value) for name, value in resource["Properties"].items()}
+    variables = dev.one("Edge", "Lambda::Function", "Answers")["Environment"]["Variables"]
+    assert variables.keys() == places.keys() - {"Content", "ServiceToken", "ServiceTimeout"}
+    assert places["DISTRIBUTION"].startswith("{Distribution")
+    assert places["SITE_BUCKET"].startswith("{SiteBucket")
+    assert "SiteFunction" in places["EDGE_FUNCTION"]
+
+
+def test_a_deploy_publishes_again_when_an_answer_has_changed(tmp_path: Path, dev: Environment) -> None:
+    shutil.copytree(publisher.STATIC_RESPONSES, tmp_path / "static_responses")
+    files = sorted((tmp_path / "static_responses").rglob("*.json"))
+    before = publisher.content_hash([*files, *publisher._EDGE])
+    assert dev.one("Edge", "Custom::LexoraAnswers")["Content"] == before
+    files[7].write_text('{"response": "another"}')
+    assert publisher.content_hash([*files, *publisher._EDGE]) != before
+
+
+def test_the_publisher_may_publish_and_nothing_else(dev: Environment) -> None:
+    _, *statements = dev.statements("Edge", "AnswersFunctionRole")
+    allowed = {
+        action for it in statements for action in ([it["Action"]] if isinstance(it["Action"], str) else it["Action"])
     }
-    assert files["DistributionPaths"] == ["/responses/*"]
+    assert allowed == {
+        *(f"dynamodb:{it}" for it in ("Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "ConditionCheckItem")),
+        *(f"s3:{it}" for it in ("GetObject", "PutObject", "DeleteObject", "ListBucket")),
+        *(f"cloudfront:{it}Function" for it in ("Get", "Describe", "Update", "Publish")),
+        "cloudfront:CreateInvalidation",
+    }
+    assert "*" not in {resource for it in statements for resource in [it["Resource"]] if isinstance(resource, str)}
 
 
 def test_the_page_has_its_files_and_nothing_else() -> None:
@@ -255,5 +207,5 @@ def test_a_domain_is_a_setting(dev: Environment, prod: Environment) -> None:
 
 def test_outputs(dev: Environment) -> None:
     outputs = dev.outputs("Edge")
-    assert outputs.keys() == {"CdnUrl", "SiteBucketName", "DistributionId"}
+    assert outputs.keys() == {"CdnUrl", "SiteBucketName", "DistributionId", "EdgeFunctionName"}
     assert text(outputs["CdnUrl"]).startswith("https://{Distribution")

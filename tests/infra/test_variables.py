@@ -35,10 +35,15 @@ def test_the_values_are_of_their_types(dev: Environment, prod: Environment, func
         assert (read.lexora_environment, read.message_text) == (environment.name, environment is dev)
 
 
-def test_the_seed_function_reads_what_is_set_and_nothing_else(dev: Environment) -> None:
-    read = set(re.findall(r'environ\["(\w+)"\]', (ROOT / "lexora" / "entry" / "seed.py").read_text()))
+@pytest.mark.parametrize(
+    ("stack", "function", "module"), [("Data", "Seed", "seed"), ("Edge", "Answers", "shipped_answers")]
+)
+def test_what_a_deploy_calls_reads_what_is_set_and_nothing_else(
+    dev: Environment, stack: str, function: str, module: str
+) -> None:
+    read = set(re.findall(r'environ\["(\w+)"\]', (ROOT / "lexora" / "entry" / f"{module}.py").read_text()))
     assert read
-    assert variables_of(dev, "Data", "Seed").keys() == read
+    assert variables_of(dev, stack, function).keys() == read
 
 
 def test_nothing_else_reads_the_environment_in_the_cloud() -> None:

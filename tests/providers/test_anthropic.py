@@ -222,6 +222,14 @@ def test_null_is_as_good_as_absent() -> None:
     assert sent(**dict.fromkeys(openai_fields | {"thinking", "top_k"})) == sent()
 
 
+def test_tools_that_are_not_allowed_are_not_offered() -> None:
+    other = {"type": "function", "function": {"name": "other"}}
+    name = TOOL["function"]["name"]
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": name}}]}
+    found = sent(tools=[TOOL, other], tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert ([tool["name"] for tool in found["tools"]], found["tool_choice"]) == ([name], {"type": "any"})
+
+
 REFUSED = {
     "n": 2,
     "logprobs": True,
@@ -273,7 +281,11 @@ def test_every_field_of_openai_is_decided_upon() -> None:
         ({"stop": [1]}, "stop[0]"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
-        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice.type"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+            "tool_choice.allowed_tools.mode",
+        ),
+        ({"tools": [TOOL], "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
         ({"tools": [TOOL, {"type": "custom", "custom": {"name": "c"}}]}, "tools[1].type"),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "parameters": []}}]},

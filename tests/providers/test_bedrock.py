@@ -359,6 +359,64 @@ def test_anthropics_sdk_can_use_it_too(upstream: RecordedUpstream, gateway: Runn
     assert upstream.received[0].json()["inferenceConfig"] == {"maxTokens": 100}
 
 
+def test_an_agent_of_anthropics_keeps_its_cache_and_its_thoughts(
+    upstream: RecordedUpstream, gateway: RunningGateway
+) -> None:
+    """Two turns, with Anthropic's marks: without them, every token of a long prompt is paid for in full again."""
+    kept: Any = {"cache_control": {"type": "ephemeral"}}
+    hour: Any = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    asked: Any = {
+        "model": "m",
+        "max_tokens": 100,
+        "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind.", **hour}],
+        "tools": [
+            {"name": "now", "input_schema": {"type": "object"}},
+            {"name": "get_weather", "input_schema": {}, **kept},
+        ],
+    }
+    client = anthropic_sdk(gateway.url)
+    hello: Any = {"role": "user", "content": [{"type": "text", "text": "Hello", **kept}]}
+    upstream.play(stream("thinking-and-tools.jsonl"), [json_response(recording("text.json"))])
+    with client.messages.stream(messages=[hello], **asked) as running:
+        answer = running.get_final_message()
+    thought, text, first, second = answer.content
+    assert thought.model_dump() == {
+        "type": "thinking",
+        "thinking": "Two cities, two calls.",
+        "signature": "EqQBCkgIBRABGAIiQL",
+    }
+    results: Any = [
+        {"type": "tool_result", "tool_use_id": first.id, "content": "18"},  # type: ignore[union-attr]
+        {"type": "tool_result", "tool_use_id": second.id, "content": "noon", **kept},  # type: ignore[union-attr]
+    ]
+    said: Any = [thought, text, first, {**second.model_dump(), **kept}]
+    client.messages.create(
+        messages=[hello, {"role": "assistant", "content": said}, {"role": "user", "content": results}], **asked
+    )
+    turn = upstream.received[1].json()
+    point, for_an_hour = {"cachePoint": {"type": "default"}}, {"cachePoint": {"type": "default", "ttl": "1h"}}
+    assert turn["system"] == [{"text": "Be brief."}, {"text": "Be kind."}, for_an_hour]
+    assert turn["toolConfig"]["tools"][2] == point
+    user, assistant, after = (message["content"] for message in turn["messages"])
+    assert user == [{"text": "Hello"}, point]
+    assert assistant[0] == {
+        "reasoningContent": {
+            "reasoningText": {"text": "Two cities, two calls.", "signature": "EqQBCkgIBRABGAIiQL"},
+        }
+    }
+    assert [next(iter(block)) for block in assistant[1:]] == ["text", "toolUse", "toolUse", "cachePoint"]
+    assert [next(iter(block)) for block in after] == ["toolResult", "toolResult", "cachePoint"]
+    assert after[1]["toolResult"]["content"] == [{"text": "noon"}]
+
+
+def test_models_that_are_not_anthropics_get_no_marks(upstream: RecordedUpstream, gateway: RunningGateway) -> None:
+    """Most refuse them."""
+    upstream.play([json_response(recording("text.json"))])
+    said: Any = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]
+    anthropic_sdk(gateway.url).messages.create(model="nova", max_tokens=9, messages=[{"role": "user", "content": said}])
+    assert upstream.received[0].json()["messages"] == [{"role": "user", "content": [{"text": "Hello"}]}]
+
+
 def test_the_row_in_the_table() -> None:
     row = PROVIDERS["bedrock"]
     assert isinstance(row.dialect, BedrockDialect)

@@ -532,3 +532,36 @@ def test_every_field_of_the_api_is_mapped_known_to_be_irrelevant_or_refused() ->
 def test_tokens_are_counted_without_a_limit() -> None:
     request = messages_door_request.chat_request(json.dumps({"model": "m", "messages": [HELLO]}).encode(), counted=True)
     assert "max_completion_tokens" not in request.fields
+
+
+def test_marks_reach_every_block_that_has_one() -> None:
+    kept = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        **kept,  # the end of the prompt
+        "max_tokens": 5,
+        "system": [{"type": "text", "text": "Be brief.", **kept}],
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "d"}, **kept}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "a"}],
+            },
+            {"role": "user", "content": [{"type": "text", "text": "b"}]},
+        ],
+    }
+    plain = messages_door_request.chat_request(json.dumps(body).encode())
+    assert b"cache_control" not in b"".join(plain.fields.values())
+    assert json.loads(bytes(messages_door_request.marked(plain).fields["messages"])) == [
+        {
+            "role": "system",
+            "content": [{"type": "text", "text": "Be brief.", **kept}, {"type": "text", "text": "Be kind."}],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "d", **kept}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "a"}],
+            "thinking_blocks": [{"type": "redacted_thinking", "data": "x"}],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "b", **kept}]},
+    ]

@@ -11,7 +11,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
 from lexora.core.chat import parse_chat_request
-from lexora.core.errors import UpstreamBroken, UpstreamRefused
+from lexora.core.errors import InvalidRequest, UpstreamBroken, UpstreamRefused
 from lexora.core.usage import Usage
 from lexora.providers.dialect import MalformedEvent
 from lexora.providers.openai import OpenAIChunkReader, OpenAIDialect
@@ -22,6 +22,7 @@ from tests.support.recorded import RECORDED
 DIALECT = OpenAIDialect()
 STREAMS = sorted(path.name for path in (RECORDED / "openai").glob("*.sse"))
 HELLO = {"role": "user", "content": "Hello"}
+TOOL = {"type": "function", "function": {"name": "look"}}
 COUNTED = {"stream_options": {"include_usage": True}}
 
 
@@ -72,12 +73,35 @@ def test_the_clients_bytes_go_out_as_they_came() -> None:
     assert b"1.0e-1" in body
 
 
-def test_ollama_is_told_the_limit_by_the_name_that_it_knows() -> None:
-    ollama = PROVIDERS["ollama"].dialect
+@pytest.mark.parametrize("provider", ["ollama", "mistral", "deepseek", "huggingface", "together", "nvidia"])
+def test_who_knows_the_limit_by_its_older_name_is_told_it_by_that(provider: str) -> None:
+    dialect = PROVIDERS[provider].dialect
     for fields in ({"max_completion_tokens": 5}, {"max_tokens": 5}, {"max_tokens": 6, "max_completion_tokens": 5}):
-        body = json.loads(ollama.chat_request(request(**fields), "up").body)
+        body = json.loads(dialect.chat_request(request(**fields), "up").body)
         assert body == {"messages": [HELLO], "model": "up", "max_tokens": 5}
     assert "max_completion_tokens" in json.loads(DIALECT.chat_request(request(max_completion_tokens=5), "up").body)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "none"}, "tool_choice"),
+        ({"tools": [TOOL], "parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+    ],
+)
+def test_what_ollama_would_pass_over_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest, match="Ollama's models cannot do") as refusal:
+        PROVIDERS["ollama"].dialect.chat_request(request(**fields), "up")
+    assert (refusal.value.param, refusal.value.code) == (param, "unsupported_parameter")
+
+
+def test_what_asks_ollama_for_nothing_is_not_refused() -> None:
+    asked = {"n": 1, "tool_choice": "auto", "parallel_tool_calls": True, "logit_bias": None}
+    body = PROVIDERS["ollama"].dialect.chat_request(request(**asked), "up").body
+    assert json.loads(body) == {"messages": [HELLO], "model": "up", **asked}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +143,17 @@ def test_details_of_the_usage_are_read() -> None:
     nothing = {"prompt_tokens": None, "prompt_tokens_details": None, "completion_tokens_details": {}}
     assert DIALECT.completion(json.dumps({"choices": [], "usage": nothing}).encode()).usage == Usage()
     assert DIALECT.completion(b'{"choices": [], "usage": null}').usage is None
+
+
+def test_thoughts_that_are_counted_in_the_total_alone_are_paid_for() -> None:
+    """xAI's chat completions; Google's door for OpenAI's clients has no details."""
+    counts = {"prompt_tokens": 10_120, "completion_tokens": 1_499, "total_tokens": 14_428}
+    details = {"completion_tokens_details": {"reasoning_tokens": 2_809}}
+    for usage, reasoning in ((counts | details, 2_809), (counts, 0)):
+        body = json.dumps({"choices": [], "usage": usage}).encode()
+        assert DIALECT.completion(body).usage == Usage(10_120, 4_308, reasoning_tokens=reasoning)
+    wrong = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 0}
+    assert DIALECT.completion(json.dumps({"choices": [], "usage": wrong}).encode()).usage == Usage(5, 3)
 
 
 @pytest.mark.parametrize(

@@ -235,13 +235,19 @@ def test_calls_and_what_came_of_them() -> None:
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]}
     second = {**CALL, "call_id": "c2"}
     shown = {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_image", "image_url": PNG}]}
-    assert messages(USER, thought, said, CALL, second, OUTPUT, shown, CALL) == [
-        USER,
-        {"role": "assistant", "content": "Let me see.", "tool_calls": [CHAT_CALL, {**CHAT_CALL, "id": "c2"}]},
+    both = {"role": "assistant", "content": "Let me see.", "tool_calls": [CHAT_CALL, {**CHAT_CALL, "id": "c2"}]}
+    text, image = (
+        {"type": "text", "text": "The rest of the result of c2:"},
+        {"type": "image_url", "image_url": {"url": PNG}},
+    )
+    after = [
+        {"role": "tool", "tool_call_id": "c2", "content": "(The rest of the result is in the next message.)"},
         {"role": "tool", "tool_call_id": "c1", "content": "42"},
-        {"role": "tool", "tool_call_id": "c2", "content": [{"type": "image_url", "image_url": {"url": PNG}}]},
-        {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]},
+        {"role": "user", "content": [text, image]},
     ]
+    assert messages(USER, thought, said, CALL, second, shown, OUTPUT) == [USER, both, *after]
+    called = {"role": "assistant", "content": None, "tool_calls": [CHAT_CALL]}
+    assert messages(USER, thought, said, CALL, second, shown, OUTPUT, CALL) == [USER, both, *after, called]
 
 
 def test_what_is_said_after_a_call_stands_beside_it() -> None:

@@ -96,6 +96,7 @@ def price(provider: str, model: str) -> Any:
 PUBLISHED = [
     ("anthropic", "claude-opus-4-6", Usage(50_000, 15_000), 0.705 - 0.08),
     ("anthropic", "claude-opus-4-6", Usage(50_000, 15_000, cached_tokens=40_000), 0.525 - 0.08),
+    ("anthropic", "claude-fable-5-2", Usage(100_000, 1000, cached_tokens=90_000), 0.08 + 0.018 + 0.04),
     ("openai", "gpt-4o-2024-08-06", Usage(2006, 300, cached_tokens=1920), (86 * 2.5 + 1920 * 1.25 + 300 * 10) / 1e6),
     ("openai", "gpt-6-sol", Usage(272_000, 1000), 0.544 + 0.01),
     ("openai", "gpt-6-sol", Usage(272_001, 1000), 2 * 0.544002 + 1.5 * 0.01),

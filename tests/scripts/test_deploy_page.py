@@ -50,7 +50,7 @@ def test_the_rights_name_what_the_scripts_call() -> None:
     policy = json.loads(re.findall(r"```json\n(.+?)```", section("Rights"), re.DOTALL)[0])
     allowed = {action for statement in policy["Statement"] for action in as_list(statement["Action"])}
     assert "*" not in "".join(allowed)
-    calls = {
+    calls: dict[str, str | tuple[str, ...]] = {
         "describe_stacks": "cloudformation:DescribeStacks",
         "get_object": "s3:GetObject",
         "put_object": "s3:PutObject",
@@ -60,12 +60,25 @@ def test_the_rights_name_what_the_scripts_call() -> None:
         "get_item": "dynamodb:GetItem",
         "put_item": "dynamodb:PutItem",
         "query": "dynamodb:Query",
+        "scan": "dynamodb:Scan",
+        "transact_write_items": tuple(f"dynamodb:{it}Item" for it in ("Put", "Update", "Delete", "ConditionCheck")),
+        "list_objects_v2": "s3:ListBucket",
+        "delete_objects": "s3:DeleteObject",
+        "get_function": "cloudfront:GetFunction",
+        "describe_function": "cloudfront:DescribeFunction",
+        "update_function": "cloudfront:UpdateFunction",
+        "publish_function": "cloudfront:PublishFunction",
+        "create_invalidation": "cloudfront:CreateInvalidation",
+        "get_invalidation": "cloudfront:GetInvalidation",
     }
-    assert allowed == {*calls.values(), "sts:AssumeRole", "sts:TagSession", "s3:ListBucket"}
-    files = [*(ROOT / "scripts" / "aws").glob("*.py"), ROOT / "lexora" / "adapters" / "dynamodb_keys.py"]
+    needed = {action for actions in calls.values() for action in ([actions] if isinstance(actions, str) else actions)}
+    assert allowed == {*needed, "sts:AssumeRole", "sts:TagSession"}
+    adapters = ("adapters/dynamodb_keys.py", "adapters/dynamodb_versions.py", "adapters/cloudfront.py")
+    files = [*(ROOT / "scripts" / "aws").glob("*.py")]
+    files += [ROOT / "lexora" / name for name in (*adapters, "entry/aws_account.py")]
     source = "".join(path.read_text() for path in files)
-    client = r'client(?:\("[a-z0-9]+"\))?\.'
-    called = set(re.findall(client + r'(?:get_paginator\("([a-z_]+)"\)|([a-z_]+)\()', source))
+    client = r'(?:client(?:\("[a-z0-9]+"\))?|_dynamodb|_s3|_cloudfront)\.'
+    called = set(re.findall(client + r'(?:get_paginator\("([a-z0-9_]+)"\)|([a-z_]+)[(,])', source))
     assert {one or other for one, other in called} == {*calls, "get_caller_identity"}  # which everybody may
 
 

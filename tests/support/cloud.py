@@ -23,7 +23,10 @@ KEY = "config/model_map.json"
 
 
 class Cloud:
-    """Tables (the answers in theirs), a bucket, and secrets under a prefix of their own."""
+    """Tables (the answers in theirs), a bucket, and secrets under a prefix of their own.
+
+    Responses are stored by a function whose RESPONSES_TABLE says so.
+    """
 
     def __init__(self, emulator: Emulator, models: Mapping[str, Any] | None = None) -> None:
         self.emulator = emulator
@@ -32,6 +35,7 @@ class Cloud:
         self.answers = emulator.table(prompt="S", variant="N")
         self.requests = emulator.table(day="S", request_id="S")
         self.limits = emulator.table(pk="S", sk="S")
+        self.responses = emulator.table(pk="S", sk="S")
         DynamoAnswers(emulator.client("dynamodb"), self.answers).replace(load_prepared(SHIPPED)[1])
         if models is not None:
             self.put_models(models)

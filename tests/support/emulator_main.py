@@ -6,9 +6,11 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from ministack import app
-from ministack.core import iam_evaluator, lambda_runtime
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
+from ministack.core.responses import get_account_id
 from ministack.services import apigateway_v1, budgets, cloudfront, s3
 from ministack.services.cloudformation import provisioners
 
@@ -139,6 +141,20 @@ def _hold_functions_to_their_roles() -> None:
     iam_evaluator.enforce = lambda key, *rest, **more: enforce(key, *rest, **more) if key in functions else None
 
 
+def _name_functions_of_the_edge() -> None:
+    """Of CloudFront's resources, roles know distributions alone; its functions are any resource."""
+    resource_of = iam_actions.extract_resource_arn
+
+    def named(service: str, method: str, path: str, *rest: Any) -> str:
+        found: str = resource_of(service, method, path, *rest)
+        if service == "cloudfront" and found == "*" and path.startswith("/2020-05-31/function/"):
+            name = unquote(path.split("/")[3])
+            return f"arn:aws:cloudfront::{get_account_id()}:function/{name}"
+        return found
+
+    iam_actions.extract_resource_arn = named
+
+
 def _end_with_the_starter() -> None:
     """Ends this process when nobody holds the other end of standard input any more: tests may be killed."""
     sys.stdin.buffer.read()
@@ -156,4 +172,5 @@ if __name__ == "__main__":
     _mend_origins()
     _take_requests_for_tls()
     _hold_functions_to_their_roles()
+    _name_functions_of_the_edge()
     app.main()

@@ -6,6 +6,7 @@ A GPU for vLLM and a weight of gigabytes for Ollama are on no machine that runs 
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ Answer = tuple[int, Any]
 OK: Answer = (200, None)
 
 
-class FakeModelServer(ThreadingHTTPServer):
+class FakeModelServer(ABC, ThreadingHTTPServer):
     """`calls` are the POSTs but for chats, `chats` those; `hold` keeps every POST waiting until it is set."""
 
     daemon_threads = True
@@ -32,11 +33,11 @@ class FakeModelServer(ThreadingHTTPServer):
         self.hold.set()
         self.broken: Answer | None = None  # what every POST is answered, if so
 
-    def get(self, path: str) -> Answer:
-        raise NotImplementedError
+    @abstractmethod
+    def get(self, path: str) -> Answer: ...
 
-    def post(self, path: str, query: dict[str, list[str]], body: Any) -> Answer:
-        raise NotImplementedError
+    @abstractmethod
+    def post(self, path: str, query: dict[str, list[str]], body: Any) -> Answer: ...
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -69,7 +69,8 @@ def create_app(
     `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request and
     `max_plain_seconds` that of one that is not streamed, `hosts` the names that a request's Host header may have
     (None: any). On a loopback address this keeps out web pages whose own name was made to point here (DNS rebinding).
-    `stored_responses` is where responses are stored, if they are, `page` the folder of what is served at /try/, if any.
+    `stored_responses` is where responses are stored, if they are, `page` the folder of what is served at /try/, where
+    / leads, if any.
     """
     started_at = time.time()
     request_ids = RequestIds()
@@ -133,7 +134,8 @@ def create_app(
     routes += [
         Route("/openapi.json", openapi_endpoint(api), methods=["GET"]),
         Route("/docs", docs_endpoint(api), methods=["GET"]),
-        Route("/", RedirectResponse("docs"), methods=["GET"]),  # relative: something may stand before every path
+        # Relative: something may stand before every path.
+        Route("/", RedirectResponse("try/" if page else "docs"), methods=["GET"]),
         *(page_routes(page) if page else ()),
     ]
     router = Router(routes, redirect_slashes=False)

@@ -1,9 +1,7 @@
 """Prepared answers: fetched by their path, and as answers to a chat that asks a known prompt."""
 
 import json
-import shutil
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from lexora.entry.prepared import SHIPPED, load_prepared
 from tests.support.client import events, sdk
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway
 from tests.support.recorded import RecordedUpstream, completion, json_response
 
 CATALOGUE, ANSWERS = load_prepared(SHIPPED)
@@ -77,18 +75,6 @@ def test_the_catalogue_says_what_is_prepared(site: RunningGateway, web: httpx2.C
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(response.content))
     assert len(site.records()) == records, "it is no answer"
-
-
-def test_the_catalogue_is_the_one_in_force(tmp_path: Path) -> None:
-    shutil.copytree(SHIPPED, tmp_path / "answers")
-    with running_gateway(tmp_path / "gateway", {"answers": str(tmp_path / "answers")}) as gateway:
-        first = httpx2.get(f"{gateway.url}/responses/catalogue.json")
-        changed = {"prompts": [{"id": "q1_capital", "prompt": "Capital?", "variants": 2}]}
-        (tmp_path / "answers" / "catalogue.json").write_text(json.dumps(changed))
-        assert httpx2.post(f"{gateway.url}/admin/reload").status_code == 200
-        tag = {"if-none-match": first.headers["etag"]}
-        again = httpx2.get(f"{gateway.url}/responses/catalogue.json", headers=tag)
-    assert again.json() == {"prompts": [{"id": "q1_capital", "prompt": "Capital?", "aliases": [], "variants": 2}]}
 
 
 def test_a_fetched_answer_is_recorded(site: RunningGateway, web: httpx2.Client) -> None:

@@ -22,8 +22,9 @@ def test_each_file_is_there_with_its_type(web: httpx2.Client, file: Path) -> Non
         assert response.headers["access-control-allow-origin"] == "*"
 
 
-def test_the_page_is_found_without_its_slash(site: RunningGateway) -> None:
-    response = httpx2.get(f"{site.url}/try", follow_redirects=True)
+@pytest.mark.parametrize("path", ["", "/", "/try"])
+def test_the_front_door_leads_to_the_page(site: RunningGateway, path: str) -> None:
+    response = httpx2.get(f"{site.url}{path}", follow_redirects=True)
     assert (response.status_code, response.url.path) == (200, "/try/")
 
 

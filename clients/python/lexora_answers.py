@@ -5,6 +5,7 @@ import random
 import threading
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import Future
 from http.client import HTTPException
 from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
@@ -43,11 +44,11 @@ class Answers:
         self._folder = f"{base.rstrip('/')}/responses"
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._known: _Wordings | None = None
+        self._known: Future[_Wordings] | None = None
 
     def url(self, prompt: str) -> str | None:
         """The URL of a random variant, or None if nothing is prepared for the prompt. Raises Unavailable."""
-        urls = self._shuffled(prompt)
+        urls = self._shuffled(self._catalogue().result(), prompt)
         return urls[0] if urls else None
 
     def ask(self, prompt: str) -> Answer | None:
@@ -55,7 +56,8 @@ class Answers:
 
         A variant that cannot be had gives way to another, up to three. Raises Unavailable.
         """
-        urls = self._shuffled(prompt)
+        known = self._catalogue()
+        urls = self._shuffled(known.result(), prompt)
         if not urls:
             return None
         failed = []
@@ -64,27 +66,37 @@ class Answers:
                 return Answer(self._fetch(url, _text), url)
             except Unavailable as error:
                 failed.append(str(error))
-        with self._lock:
-            self._known = None  # perhaps there are other variants now
+        self._forget(known)  # perhaps there are other variants now
         raise Unavailable(f"No variant could be fetched. {'; '.join(failed)}")
 
-    def _shuffled(self, prompt: str) -> list[str]:
+    def _shuffled(self, known: _Wordings, prompt: str) -> list[str]:
         """The URLs of all variants, in random order; none if nothing is prepared."""
-        entry = self._catalogue().get(normalise(prompt))
+        entry = known.get(normalise(prompt))
         if entry is None:
             return []
         folder = f"{self._folder}/{quote(entry['id'], safe='')}"
         return [f"{folder}/{k}.json" for k in random.sample(range(entry["variants"]), entry["variants"])]
 
-    def _catalogue(self) -> _Wordings:
-        """Fetched once, whoever asks meanwhile waits; if that fails, again."""
+    def _catalogue(self) -> Future[_Wordings]:
+        """Fetched once, whoever asks meanwhile waits for the same fetch; if that fails, again."""
         with self._lock:
-            if self._known is None:
-                try:
-                    self._known = self._fetch(f"{self._folder}/catalogue.json", _wordings)
-                except Unavailable as error:
-                    raise Unavailable(f"The catalogue could not be fetched. {error}") from error
-            return self._known
+            known = self._known
+            if known is not None:
+                return known
+            known = self._known = Future()
+        try:
+            known.set_result(self._fetch(f"{self._folder}/catalogue.json", _wordings))
+        except BaseException as error:
+            self._forget(known)
+            known.set_exception(Unavailable(f"The catalogue could not be fetched. {error}"))
+            if not isinstance(error, Unavailable):  # Ctrl-C, and nobody is left waiting
+                raise
+        return known
+
+    def _forget(self, known: Future[_Wordings]) -> None:
+        with self._lock:
+            if self._known is known:
+                self._known = None
 
     def _fetch(self, url: str, read: Callable[[Any], _Read]) -> _Read:
         try:

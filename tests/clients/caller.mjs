@@ -1,13 +1,17 @@
-// Calls the JavaScript client as it is told: node caller.mjs BASE TIMEOUT_MS, and a line of JSON for each turn.
-// {call, prompt, times} calls at the same time; {normalise: [...]} compares. With abort, the first is called off.
+// Calls the JavaScript client as it is told, a line of JSON for each turn: {base, timeout} makes a new one,
+// {call, prompt, times} calls it so often at once (with abort, the first call is called off), {normalise: [...]}.
 
 import { createInterface } from 'node:readline';
 import { Answers, normalise } from '../../clients/web/lexora-answers.js';
 
-const [base, timeout] = process.argv.slice(2);
-const answers = new Answers(base, { timeout: Number(timeout) });
+let answers;
 
-async function turn({ call, prompt, times, abort }) {
+async function turn({ normalise: prompts, base, timeout, call, prompt, times, abort }) {
+  if (prompts) return prompts.map(normalise);
+  if (base) {
+    answers = new Answers(base, { timeout });
+    return null;
+  }
   const controller = new AbortController();
   const calls = Array.from({ length: times }, (_, k) =>
     answers[call](prompt, abort && !k ? { signal: controller.signal } : {}),
@@ -18,6 +22,5 @@ async function turn({ call, prompt, times, abort }) {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const asked = JSON.parse(line);
-  console.log(JSON.stringify(asked.normalise ? asked.normalise.map(normalise) : await turn(asked)));
+  console.log(JSON.stringify(await turn(JSON.parse(line))));
 }

@@ -36,8 +36,13 @@ class PythonCaller:
 
 
 class NodeCaller:
+    """The JavaScript client in a Node of its own. `anew` gives another one in the same Node."""
+
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
+
+    def anew(self, base: str, timeout: float) -> None:
+        self._turn({"base": base, "timeout": int(timeout * 1000)})
 
     def __call__(self, call: str, prompt: str, times: int = 1, **more: Any) -> list[dict[str, Any]]:
         ended: list[dict[str, Any]] = self._turn({"call": call, "prompt": prompt, "times": times, **more})
@@ -55,9 +60,8 @@ class NodeCaller:
 
 
 @contextmanager
-def node_caller(base: str, timeout: float = 5) -> Iterator[NodeCaller]:
-    """The JavaScript client in a Node of its own."""
-    command = [_NODE, Path(__file__).with_name("caller.mjs"), base, str(int(timeout * 1000))]
+def running_node() -> Iterator[NodeCaller]:
     pipe = subprocess.PIPE
+    command = [_NODE, Path(__file__).with_name("caller.mjs")]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8") as process:
         yield NodeCaller(process)  # it ends when its input does

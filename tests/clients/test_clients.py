@@ -4,18 +4,17 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
-from tests.clients.callers import Caller, NodeCaller, PythonCaller, node_caller
+from tests.clients.callers import Caller, NodeCaller, PythonCaller
 from tests.support.cdn import At, Cdn, cdn
 from tests.support.recorded import wait_until
 
 CATALOGUE = "/responses/catalogue.json"
 SKY = ["Blue.", "It scatters.", "Rayleigh.", "Look up."]
-Client = Callable[..., AbstractContextManager[Caller]]
+Client = Callable[..., Caller]
 
 
 def catalogue(variants: int = len(SKY), **more: Any) -> bytes:
@@ -41,27 +40,29 @@ def site() -> Iterator[Cdn]:
         yield started
 
 
-@contextmanager
-def python_caller(base: str, timeout: float = 5) -> Iterator[PythonCaller]:
-    yield PythonCaller(base, timeout)
+@pytest.fixture(params=["python", "javascript"])
+def client(request: pytest.FixtureRequest, node: NodeCaller) -> Client:
+    """Makes one for an address, and a timeout in seconds."""
 
+    def made(base: str, timeout: float = 5) -> Caller:
+        if request.param == "python":
+            return PythonCaller(base, timeout)
+        node.anew(base, timeout)
+        return node
 
-@pytest.fixture(params=[python_caller, node_caller], ids=["python", "javascript"])
-def client(request: pytest.FixtureRequest) -> Client:
-    made: Client = request.param
     return made
 
 
 def test_a_prompt_becomes_the_url_of_any_variant(site: Cdn, client: Client) -> None:
-    with client(f"{site.url}/") as call:
-        urls = {it["value"] for it in call("url", " ＷＨＹ is the  sky blue ?", 100)}
+    call = client(f"{site.url}/")
+    urls = {it["value"] for it in call("url", " ＷＨＹ is the  sky blue ?", 100)}
     assert urls == {f"{site.url}{path(k)}" for k in range(len(SKY))}
     assert site.asked == [CATALOGUE]
 
 
 def test_an_answer_says_where_it_is_from(site: Cdn, client: Client) -> None:
-    with client(site.url) as call:
-        answers = [it["value"] for it in call("ask", "空はなぜ青いですか", 8)]
+    call = client(site.url)
+    answers = [it["value"] for it in call("ask", "空はなぜ青いですか", 8)]
     for it in answers:
         assert it in [{"text": text, "url": f"{site.url}{path(k)}"} for k, text in enumerate(SKY)]
     assert site.asked.count(CATALOGUE) == 1
@@ -70,15 +71,15 @@ def test_an_answer_says_where_it_is_from(site: Cdn, client: Client) -> None:
 
 @pytest.mark.parametrize("prompt", ["Why is grass green?", "", "constructor", "toString"])
 def test_what_is_not_prepared_is_no_error(site: Cdn, client: Client, prompt: str) -> None:
-    with client(site.url) as call:
-        assert call("url", prompt) == call("ask", prompt) == [{"value": None}]
+    call = client(site.url)
+    assert call("url", prompt) == call("ask", prompt) == [{"value": None}]
     assert site.asked == [CATALOGUE]
 
 
 def test_files_may_lie_below_a_path(site: Cdn, client: Client) -> None:
     site.files = {f"/some/where{name}": content for name, content in site.files.items()}
-    with client(f"{site.url}/some/where") as call:
-        (asked,) = call("ask", "Why is the sky blue?")
+    call = client(f"{site.url}/some/where")
+    (asked,) = call("ask", "Why is the sky blue?")
     assert asked["value"]["url"].startswith(f"{site.url}/some/where/responses/q5_sky/")
 
 
@@ -89,69 +90,68 @@ def test_files_may_lie_below_a_path(site: Cdn, client: Client) -> None:
 )
 def test_another_variant_is_tried(site: Cdn, client: Client, broken: At) -> None:
     site.files |= {path(0): broken, path(1): broken}
-    with client(site.url) as call:
-        answers = [it["value"]["text"] for it in call("ask", "Why is the sky blue?", 16)]
+    call = client(site.url)
+    answers = [it["value"]["text"] for it in call("ask", "Why is the sky blue?", 16)]
     assert set(answers) <= {SKY[2], SKY[3]}
     assert len(site.asked) > 17, "a broken one was chosen first, some time"
 
 
 def test_where_none_can_be_had_the_catalogue_is_read_again(site: Cdn, client: Client) -> None:
     site.files |= {path(k): 503 for k in range(4)}
-    with client(site.url) as call:
-        (failed,) = call("ask", "Why is the sky blue?")
-        tried = site.asked[1:]
-        assert len(set(tried)) == len(tried) == 3, "each but once"
-        assert failed["error"].startswith("No variant could be fetched. ")
-        for it in tried:
-            assert f"{site.url}{it}: status 503" in failed["error"]
-        site.files |= {CATALOGUE: catalogue(1), path(0): answer("New.")}
-        assert call("ask", "Why is the sky blue?") == [{"value": {"text": "New.", "url": f"{site.url}{path(0)}"}}]
+    call = client(site.url)
+    (failed,) = call("ask", "Why is the sky blue?")
+    tried = site.asked[1:]
+    assert len(set(tried)) == len(tried) == 3, "each but once"
+    assert failed["error"].startswith("No variant could be fetched. ")
+    for it in tried:
+        assert f"{site.url}{it}: status 503" in failed["error"]
+    site.files |= {CATALOGUE: catalogue(1), path(0): answer("New.")}
+    assert call("ask", "Why is the sky blue?") == [{"value": {"text": "New.", "url": f"{site.url}{path(0)}"}}]
 
 
 def test_whoever_asks_at_once_shares_one_catalogue(site: Cdn, client: Client) -> None:
     site.open.clear()
-    with client(site.url) as call:
-        releasing(site)
-        answers = call("ask", "Why is the sky blue?", 20)
+    call = client(site.url)
+    releasing(site)
+    answers = call("ask", "Why is the sky blue?", 20)
     assert all(it["value"]["text"] in SKY for it in answers)
     assert site.asked.count(CATALOGUE) == 1
 
 
-@pytest.mark.parametrize("broken", [503, None, b"{", b"{}", b"null", b'{"prompts": [{"id": "q1"}]}'], ids=str)
+@pytest.mark.parametrize("broken", [503, None, b'{"prompts": [{"id": "q1"}]}'], ids=str)
 def test_a_catalogue_that_failed_is_fetched_again(site: Cdn, client: Client, broken: At) -> None:
     site.files[CATALOGUE] = broken
     site.open.clear()
-    with client(site.url) as call:
-        releasing(site)
-        failed = call("ask", "Why is the sky blue?", 10)
-        assert {it["error"] for it in failed} == {failed[0]["error"]}
-        assert failed[0]["error"].startswith(f"The catalogue could not be fetched. {site.url}{CATALOGUE}: ")
-        assert site.asked == [CATALOGUE], "once for all ten"
-        site.files[CATALOGUE] = catalogue()
-        assert call("ask", "Why is the sky blue?")[0]["value"]["text"] in SKY
+    call = client(site.url)
+    releasing(site)
+    failed = call("ask", "Why is the sky blue?", 10)
+    assert {it["error"] for it in failed} == {failed[0]["error"]}
+    assert failed[0]["error"].startswith(f"The catalogue could not be fetched. {site.url}{CATALOGUE}: ")
+    assert site.asked == [CATALOGUE], "once for all ten"
+    site.files[CATALOGUE] = catalogue()
+    assert call("ask", "Why is the sky blue?")[0]["value"]["text"] in SKY
 
 
 def test_nobody_waits_for_ever(site: Cdn, client: Client) -> None:
     site.open.clear()
-    with client(site.url, 0.2) as call:
-        (failed,) = call("ask", "Why is the sky blue?")
-        assert f"{site.url}{CATALOGUE}: " in failed["error"]
-        site.open.set()
-        assert call("ask", "Why is the sky blue?")[0]["value"]["text"] in SKY
+    call = client(site.url, 0.2)
+    (failed,) = call("ask", "Why is the sky blue?")
+    assert f"{site.url}{CATALOGUE}: " in failed["error"]
+    site.open.set()
+    assert call("ask", "Why is the sky blue?")[0]["value"]["text"] in SKY
 
 
 def test_nobody_is_there(client: Client) -> None:
     with cdn({}) as gone:
         pass
-    with client(gone.url) as call:
-        (failed,) = call("url", "Why is the sky blue?")
+    call = client(gone.url)
+    (failed,) = call("url", "Why is the sky blue?")
     assert f"{gone.url}{CATALOGUE}: " in failed["error"]
 
 
-def test_who_calls_it_off_takes_nobody_along(site: Cdn) -> None:
-    with node_caller(site.url) as call:
-        assert isinstance(call, NodeCaller)
-        first, second = call("ask", "Why is the sky blue?", 2, abort=True)
+def test_who_calls_it_off_takes_nobody_along(site: Cdn, node: NodeCaller) -> None:
+    node.anew(site.url, 5)
+    first, second = node("ask", "Why is the sky blue?", 2, abort=True)
     assert first == {"error": "called off"}
     assert second["value"]["text"] in SKY
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import lexora_answers
@@ -11,7 +10,7 @@ import pytest
 
 from lexora.core import answers
 from lexora.entry.prepared import PAGE
-from tests.clients.callers import NodeCaller, node_caller
+from tests.clients.callers import NodeCaller
 
 # Each pair: what somebody writes, and the form in which it is compared.
 NASTY = [tuple(pair) for pair in json.loads(Path(__file__).with_name("nasty.json").read_text())]
@@ -20,12 +19,6 @@ ASSIGNED = [
     for code in range(0x110000)
     if unicodedata.category(chr(code)) not in ("Cn", "Cs")  # newer versions of Unicode have more
 ]
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[NodeCaller]:
-    with node_caller("http://127.0.0.1:9") as caller:
-        yield caller
 
 
 def test_the_core_compares_so() -> None:

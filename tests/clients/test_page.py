@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from lexora.entry.prepared import SHIPPED, load_prepared
-from tests.support.browser import opened, running_browser
+from tests.support.browser import foreign_page, opened, running_browser
 from tests.support.cdn import cdn
 from tests.support.gateway import RunningGateway, models_config, running_gateway
 
@@ -16,12 +16,6 @@ CATALOGUE, ANSWERS = load_prepared(SHIPPED)
 CAPITAL = "日本の首都はどこですか？"
 CAPITALS = {text for (prompt, _), text in ANSWERS.items() if prompt == CAPITAL}
 UNKNOWN = "No answer to this prompt is prepared."
-# What a page of somebody else's would have.
-FOREIGN = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p id="answer"></p><script type="module">
-import {{ Answers }} from '{url}/try/lexora-answers.js';
-const answer = await new Answers('{url}').ask('日本の首都は?');
-document.getElementById('answer').textContent = JSON.stringify(answer);
-</script>"""
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +91,12 @@ def test_it_fits_a_phone_and_is_readable_day_and_night(browser: Browser, gateway
 
 
 def test_a_page_of_another_origin_asks(browser: Browser, gateway: RunningGateway) -> None:
-    with cdn({"/page.html": FOREIGN.format(url=gateway.url).encode()}) as other:
-        with opened(browser, f"http://else.example:{other.port}/page.html") as page:
-            expect(page.locator("#answer")).not_to_be_empty()
-            answer = json.loads(page.locator("#answer").inner_text())
+    with (
+        cdn({"/page.html": foreign_page(gateway.url, "日本の首都は?").encode()}) as other,
+        opened(browser, f"http://else.example:{other.port}/page.html") as page,
+    ):
+        expect(page.locator("#answer")).not_to_be_empty()
+        answer = json.loads(page.locator("#answer").inner_text())
     assert answer["text"] in CAPITALS
     assert answer["url"].startswith(f"{gateway.url}/responses/q1_capital/")
 

@@ -1,5 +1,6 @@
 """The Chromium of this machine, driven by playwright, which brings none of its own."""
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,13 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+_FOREIGN = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p id="answer"></p>
+<script type="module">
+import { Answers } from %s;
+const answer = await new Answers(%s).ask(%s);
+document.getElementById('answer').textContent = JSON.stringify(answer);
+</script>"""
 
 
 @contextmanager
@@ -43,6 +51,14 @@ def opened(browser: Browser, url: str, **settings: Any) -> Iterator[Page]:
     try:
         page.goto(url)
         yield page
+    except AssertionError as error:
+        error.add_note(f"console: {wrong}")
+        raise
     finally:
         context.close()
     assert wrong == [], wrong
+
+
+def foreign_page(site: str, prompt: str) -> str:
+    """A page of somebody else's that asks a site, and has the answer as JSON in `#answer`."""
+    return _FOREIGN % (json.dumps(f"{site}/try/lexora-answers.js"), json.dumps(site), json.dumps(prompt))

@@ -236,7 +236,7 @@ class _Local:
             hosts=_hosts(self._address, settings.server.allowed_hosts),
             operations=operations,
             stored_responses=self._responses,
-            page=PAGE,
+            page=PAGE if PAGE.is_dir() else None,  # pip alone installs packages only
         )
         grace = int(settings.server.grace_seconds)
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=grace)

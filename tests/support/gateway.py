@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import httpx2
@@ -19,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_CHAT = ROOT / "tests" / "models" / "tiny-chat.gguf"
+_any = SystemRandom()
 # What must not leak in from the machine that runs the tests.
 _FOREIGN = (
     "OPENAI_API_KEY",
@@ -40,9 +42,12 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One below those that the system itself gives out, so that nobody else gets it in the meantime."""
+    while True:
+        port = _any.randrange(20_000, 32_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RunningGateway:

@@ -9,7 +9,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora import __version__
-from lexora.api.http import JSON_TYPE, send
+from lexora.api.http import JSON_TYPE, Headers, send
 
 
 class ErrorDetail(msgspec.Struct):
@@ -159,8 +159,8 @@ def _reference(of: type) -> dict[str, str]:
 class Static:
     """Serves one body that never changes, made when first asked for."""
 
-    def __init__(self, content_type: bytes, make: Callable[[], bytes]) -> None:
-        self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
+    def __init__(self, content_type: bytes, make: Callable[[], bytes], headers: Headers = ()) -> None:
+        self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *headers]
         self._body = cache(make)
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:

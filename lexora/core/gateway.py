@@ -81,6 +81,12 @@ class Gateway:
             self._refresh()
         return self.setup.routes
 
+    def catalogue(self) -> Catalogue:
+        """The catalogue as it is now."""
+        if self._renew is not None:
+            self._renew(False)
+        return self.setup.catalogue
+
     async def answer_to(
         self, find: Callable[[Catalogue], tuple[PreparedPrompt, int] | None]
     ) -> tuple[PreparedPrompt, int, str] | None:

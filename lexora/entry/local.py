@@ -56,7 +56,7 @@ from lexora.entry.model_admin import ModelAdmin
 from lexora.entry.model_server import ModelServer, start_model_server
 from lexora.entry.monitor import Monitor, ServerFacts, headers_of
 from lexora.entry.policies import cache_rules, circuit_rules, limit_rules, queue_rules, retry_rules
-from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.entry.prepared import PAGE, SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
 from lexora.entry.server import create_server
 from lexora.entry.upstreams import aws_identity, credential_of, find_upstreams
@@ -242,6 +242,7 @@ class _Local:
             hosts=_hosts(self._address, settings.server.allowed_hosts),
             operations=operations,
             stored_responses=self._responses,
+            page=PAGE if PAGE.is_dir() else None,  # pip alone installs packages only
         )
         grace = int(settings.server.grace_seconds)
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=grace)

@@ -61,6 +61,22 @@ def test_an_answer_may_be_cached_and_is_validated_by_its_tag(site: RunningGatewa
     assert site.record_of(again.headers["x-request-id"])["status"] == 304
 
 
+def test_the_catalogue_says_what_is_prepared(site: RunningGateway, web: httpx2.Client) -> None:
+    path, records = "/responses/catalogue.json", len(site.records())
+    response = web.get(path)
+    written = json.loads((SHIPPED / "catalogue.json").read_text())["prompts"]
+    assert response.json() == {"prompts": [{"variants": 5, **entry} for entry in written]}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "public, max-age=300, stale-while-revalidate=86400"
+    assert response.headers["access-control-allow-origin"] == "*"
+    again = web.get(path, headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+    head = web.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(response.content))
+    assert len(site.records()) == records, "it is no answer"
+
+
 def test_a_fetched_answer_is_recorded(site: RunningGateway, web: httpx2.Client) -> None:
     request_id = web.get("/responses/q5_sky/2.json").headers["x-request-id"]
     record = site.record_of(request_id)

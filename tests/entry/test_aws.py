@@ -524,6 +524,8 @@ def test_a_warm_function_looks_for_new_prompts(own_cloud: Cloud, tmp_path: Path)
     with running_function(own_cloud, tmp_path, constants=constants) as function:
         assert function.call("GET", "/responses/q11/0.json").error_code == "not_found"
         publish(own_cloud, PreparedPrompt("q11_hours", "When are you open?", [], 1), "From ten.")
+        entry = {"id": "q11_hours", "prompt": "When are you open?", "aliases": [], "variants": 1}
+        assert function.call("GET", "/responses/catalogue.json").json() == {"prompts": [entry]}
         assert function.call("GET", "/responses/q11/0.json").json() == {"response": "From ten."}
 
 

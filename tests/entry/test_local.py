@@ -602,8 +602,13 @@ def test_a_new_prompt_is_known_after_a_reload_and_an_old_one_forgotten(tmp_path:
         )
         (tmp_path / "answers" / "responses" / "q1_x").mkdir()
         (tmp_path / "answers" / "responses" / "q1_x" / "0.json").write_text('{"response": "Y."}')
+        known = httpx2.get(f"{gateway.url}/responses/catalogue.json")
         _by_signal(gateway)
         wait_for(lambda: httpx2.get(f"{gateway.url}/health").json()["prepared_prompts"] == 1)
+        tag = {"if-none-match": known.headers["etag"]}
+        assert httpx2.get(f"{gateway.url}/responses/catalogue.json", headers=tag).json() == {
+            "prompts": [{"id": "q1_x", "prompt": "X?", "aliases": [], "variants": 1}]
+        }
         assert (
             chat(gateway, messages=[{"role": "user", "content": "x"}]).headers["x-lexora-deployment"] == "fixed/q1_x/0"
         )

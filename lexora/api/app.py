@@ -95,7 +95,10 @@ def create_app(
         errors=(503,),
     )
     catalogue_doc = Doc("The prompts that have prepared answers, as the CDN serves them.", statuses=(200, 304))
-    health_doc = Doc("Whether the gateway is up, and what it can answer with. 503: nothing can.", statuses=(200, 503))
+    health_doc = Doc(
+        "Whether the gateway is up, and what it can answer with. 503: no model answers; prepared answers may.",
+        statuses=(200, 503),
+    )
     stats_doc = Doc(
         "What became of the requests of the last 24 hours.",
         errors=KEY,

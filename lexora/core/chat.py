@@ -5,13 +5,17 @@ forwarded is what was sent: unknown fields, big numbers and all.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
 
 from lexora.core.errors import InvalidRequest
+from lexora.core.record import Priority
 from lexora.core.task import CHAT, Task
+
+# What our own fields may be, for those who send something else.
+_CHOICES = {"x_priority": get_args(Priority)}
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -71,7 +75,7 @@ class ChatFields(msgspec.Struct, gc=False):
     functions: list[Raw] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    x_priority: Literal["high", "normal", "low"] | None = None
+    x_priority: Priority | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
     x_cache: Cached | None = None
@@ -233,5 +237,7 @@ def invalid_field(problem: str) -> InvalidRequest:
     if what.startswith("Object missing required field `"):
         param = f"{param}.{what.split('`')[1]}".lstrip(".")
         return InvalidRequest(f"The field '{param}' is required.", param=param, code="missing_required_field")
+    if what.startswith("Invalid enum value") and param in _CHOICES:
+        what += f"; send {', '.join(_CHOICES[param])} or leave it out"
     where = f"Invalid value for '{param}'" if param else "Invalid request"
     return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.", param=param or None, code="invalid_value")

@@ -90,6 +90,7 @@ def serve(options: Options) -> None:
     settings = load_settings(options.config)
     host, port = options.host or settings.server.host, options.port or settings.server.port
     metrics = settings.metrics if settings.metrics and settings.metrics.enabled else None
+    os.umask(0o077)  # what users have said is nobody else's on this machine
     with contextlib.ExitStack() as held:
         listener = held.enter_context(bind(host, port))
         ops_listener = held.enter_context(bind(metrics.host, metrics.port)) if metrics else None

@@ -78,7 +78,7 @@ def test_or_as_many_hours_as_are_asked_for(web: httpx2.Client, hours: int, reque
 def test_other_hours_are_refused(web: httpx2.Client, query: str) -> None:
     response = web.get(f"/stats?{query}")
     error = response.json()["error"]
-    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "hours")
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", "hours")
 
 
 def test_a_report_is_kept_for_a_second(web: httpx2.Client) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -65,6 +66,19 @@ def taken(port: int) -> bool:
 
 # Whoever runs the tests may run a model server as well.
 needs_usual_ports = pytest.mark.skipif(any(map(taken, USUAL_PORTS)), reason="port 8000, 8080 or 11434 is taken")
+
+
+def test_what_it_keeps_is_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with running_gateway(tmp_path, {"models": {}, "responses": {"store": True}}):
+            modes = {
+                path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data", *(tmp_path / "data").iterdir())
+            }
+    finally:
+        os.umask(before)
+    assert {"data", "lexora.db", "responses.db", "journal.jsonl"} <= modes.keys()
+    assert not any(modes.values()), modes
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 5, step: float = 0.02) -> Any:

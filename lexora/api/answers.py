@@ -8,11 +8,7 @@ from functools import partial
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-<<<<<<< HEAD
-from lexora.api.http import JSON_TYPE, dollars, headers_of, send
-=======
-from lexora.api.http import JSON_TYPE, Headers, headers_of, send
->>>>>>> refs/heads/clients
+from lexora.api.http import JSON_TYPE, Headers, dollars, headers_of, send
 from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.core.errors import AnswersUnavailable, NotFound
 from lexora.core.gateway import Gateway
@@ -58,19 +54,10 @@ class AnswerEndpoint:
             (b"x-lexora-deployment", record.deployment.encode()),
             (b"x-lexora-cost-usd", b"0"),
         ]
-<<<<<<< HEAD
         record.saved_usd = self._gateway.saved(entry.prompt, text)
         if record.saved_usd is not None:
             headers.append((b"x-lexora-saved-usd", dollars(record.saved_usd)))
-        if headers_of(scope).get(b"if-none-match") == etag:
-            record.status = 304
-            await send_({"type": "http.response.start", "status": 304, "headers": headers})
-            await send_({"type": "http.response.body", "body": b""})
-        else:
-            await send(scope, send_, 200, [JSON_TYPE, *headers], body)
-=======
         record.status = await _send_unless_known(scope, send_, headers, body)
->>>>>>> refs/heads/clients
         record.duration_ms = record.ttft_ms = (time.perf_counter() - started) * 1e3
         self._ledger.add(record)
 

@@ -90,7 +90,10 @@ def create_app(
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
-        parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
+        parameters=(
+            ("id", "string", "a prompt's id, such as q1_capital"),
+            ("k", "string", "the variant, from 0, or `random`"),
+        ),
         statuses=(200, 304),
         errors=(503,),
     )

@@ -260,5 +260,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def saved(routes: Routes, model: str, usage: Usage) -> float | None:
     """What an answer would have cost at the first of a model's deployments whose price is known; None if none is."""
-    costs = (deployment.cost(usage) for deployment in routes.find(model) or ())
-    return next((cost for cost in costs if cost is not None), None)
+    for deployment in routes.find(model) or ():
+        if (cost := deployment.cost(usage)) is not None:
+            return cost
+    return None

@@ -640,10 +640,16 @@ def test_a_changed_config_is_in_force_after_a_reload(tmp_path: Path) -> None:
         running_gateway(tmp_path, config(first.url)) as gateway,
     ):
         assert chat(gateway).json()["choices"][0]["message"]["content"] == "a"
+        assert [chat(gateway, x_cache=True).headers["x-lexora-cache"] for _ in range(2)] == ["miss", "hit"]
         file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(config(second.url, logging={"message_text": False}, default_model="m")))
+        file.write_text(
+            yaml.safe_dump(
+                config(second.url, cache={"by_request": False}, logging={"message_text": False}, default_model="m")
+            )
+        )
         _by_signal(gateway)
         wait_for(lambda: chat(gateway).json()["choices"][0]["message"]["content"] == "b")
+        assert "x-lexora-cache" not in chat(gateway, x_cache=True).headers
         wait_for(lambda: "latestUserMessage" not in gateway.log_line_of(chat(gateway).headers["x-request-id"]))
         assert [line["message"] for line in gateway.log_lines() if line["message"].startswith("reload")] == [
             "reloaded: 1 models, 10 prompts"

@@ -46,7 +46,7 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
         "JWT_ADMIN_VALUE": "admin",
         "OWN_OPEN": "true",
         "PAID_OPEN": "false",
-        "CACHE_TTL_SECONDS": "3600.0",
+        "CACHE_TTL_SECONDS": "3600",
         "CACHE_PER_USER": "true",
         "CACHE_BY_REQUEST": "true",
         **({"MAX_PLAIN_SECONDS": "110"} if function == "Stream" else {}),

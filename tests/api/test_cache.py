@@ -54,6 +54,7 @@ def config(url: str) -> dict[str, Any]:
             "brief": {"cache": {"ttl_seconds": 0.5}, "deployments": [own]},
             "off": {"deployments": [{**own, "name": "first"}]},
             "split": {"cache": True, "deployments": [{**priced, "name": "unknown"}, {**priced, "price": price}]},
+            "two": {"cache": True, "deployments": [own, {**own, "name": "second"}]},
             "unpriced": {"cache": True, "deployments": [priced]},
             "claude": {"cache": True, "deployments": [{**priced, "provider": "anthropic"}]},
         },
@@ -397,6 +398,18 @@ def test_nor_is_such_a_stream(site: RunningGateway, upstream: RecordedUpstream, 
     upstream.play(BROKEN_STREAMS[kind], STREAM)
     ask(site, messages, stream=True)
     assert [state(ask(site, messages, stream=True)) for _ in range(2)] == ["miss", "hit"]
+
+
+def test_what_another_deployment_went_on_with_is_not_kept(
+    site: RunningGateway, upstream: RecordedUpstream, messages: Any
+) -> None:
+    broken = [*stream(token("Hello."))[:-1], Close()]
+    rest = stream(token(" I am here."), finish(), usage(9, 3), DONE)
+    upstream.play(broken, rest, [PLAIN])
+    whole = ask(site, messages, model="two", stream=True)
+    assert (state(whole), text_of(whole), events(whole)[-1]) == ("miss", "Hello. I am here.", "[DONE]")
+    assert len(upstream.received) == 2
+    assert [state(ask(site, messages, model="two")) for _ in range(2)] == ["miss", "hit"]
 
 
 PARTS = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Hello."}]  # Mistral's, of reasoning

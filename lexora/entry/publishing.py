@@ -14,6 +14,7 @@ from lexora.entry.errors import ConfigError
 
 # How long whoever has begun is waited for. A version is in force after seconds; one that has died never is.
 _PATIENCE_SECONDS = 300.0
+_LONGEST_KEY = 2_048  # DynamoDB's own limit, in bytes
 
 Say = Callable[[str], None]
 
@@ -80,7 +81,7 @@ def put_in_force(store: VersionStore, site: CloudFrontSite, plan_: Plan, say: Sa
     call with a plan for the same content; until then readers see one version. Raises ConfigError and OSError.
     """
     version = plan_.version
-    check_edge(version)
+    check_aws(version)
     begun = begin(store, plan_)
     was = store.get(begun.was) if begun.was else None
     try:
@@ -99,8 +100,14 @@ def put_in_force(store: VersionStore, site: CloudFrontSite, plan_: Plan, say: Sa
     return invalidation
 
 
-def check_edge(version: Version) -> None:
-    """Raises ConfigError if CloudFront would not take it."""
+def check_aws(version: Version) -> None:
+    """Raises ConfigError if CloudFront or DynamoDB would not take it."""
+    for entry in version.prompts:
+        if (size := len(entry.prompt.encode())) > _LONGEST_KEY:
+            raise ConfigError(
+                f"the prompt of {entry.id} has {size:,} bytes, and a key of the table no more than {_LONGEST_KEY:,}; "
+                "shorten it, or take it out of the catalogue"
+            )
     try:
         edge_code(version)
     except ValueError as error:

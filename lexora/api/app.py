@@ -90,12 +90,18 @@ def create_app(
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
-        parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
+        parameters=(
+            ("id", "string", "a prompt's id, such as q1_capital"),
+            ("k", "string", "the variant, from 0, or `random`"),
+        ),
         statuses=(200, 304),
         errors=(503,),
     )
     catalogue_doc = Doc("The prompts that have prepared answers, as the CDN serves them.", statuses=(200, 304))
-    health_doc = Doc("Whether the gateway is up, and what it can answer with. 503: nothing can.", statuses=(200, 503))
+    health_doc = Doc(
+        "Whether the gateway is up, and what it can answer with. 503: no model answers; prepared answers may.",
+        statuses=(200, 503),
+    )
     stats_doc = Doc(
         "What became of the requests of the last 24 hours.",
         errors=KEY,

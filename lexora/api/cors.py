@@ -11,6 +11,7 @@ _PUBLIC_PATHS = ("/responses/", "/try/")
 EXPOSED = b", ".join(
     [
         *(b"x-request-id", b"x-lexora-origin", b"x-lexora-deployment", b"x-lexora-model", b"x-lexora-cost-usd"),
+        *(b"x-lexora-saved-usd", b"x-lexora-cache", b"age"),
         *(b"x-lexora-queue-position", b"x-lexora-queue-wait-ms", b"x-lexora-tokens", b"request-id", b"retry-after"),
         *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
         *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),

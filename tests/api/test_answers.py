@@ -49,6 +49,13 @@ def test_a_variant_that_there_is_not_is_not_found(web: httpx2.Client, path: str)
     assert response.json()["error"]["code"] == "not_found"
 
 
+def test_random_is_any_of_them_and_never_kept(web: httpx2.Client) -> None:
+    found = [web.get(f"/responses/{name}/random.json") for name in ("q1", "q1_capital") for _ in range(40)]
+    assert {answer.json()["response"] for answer in found} == CAPITALS
+    assert {answer.headers["cache-control"] for answer in found} == {"no-store"}
+    assert web.get("/responses/q0_none/random.json").status_code == 404
+
+
 def test_an_answer_may_be_cached_and_is_validated_by_its_tag(site: RunningGateway, web: httpx2.Client) -> None:
     path = "/responses/q1_capital/0.json"
     first = web.get(path)

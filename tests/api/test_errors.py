@@ -187,6 +187,13 @@ def test_a_request_that_cannot_be_understood_is_a_400_that_names_the_field(
     assert param is None or f"'{param}'" in error["message"]
 
 
+def test_a_priority_that_there_is_not_is_told_which_there_are(web: httpx2.Client) -> None:
+    body = b'{"messages": [{"role": "user", "content": "a"}], "x_priority": "urgent"}'
+    error = error_of(web.post(CHAT, content=body, headers=JSON))
+    assert error["param"] == "x_priority"
+    assert error["message"].endswith("'urgent'; send high, normal, low or leave it out.")
+
+
 def test_a_failed_request_leaves_a_record_and_an_llm_error(site: RunningGateway, web: httpx2.Client) -> None:
     response = web.post(CHAT, content=b"{}", headers=JSON)
     request_id = response.headers["x-request-id"]

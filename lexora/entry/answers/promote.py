@@ -104,7 +104,8 @@ def _show(proposals: Proposals, catalogue: Catalogue, limit: int) -> None:
         near = catalogue.by_id(shown[place - 1].near or "") if place else None
         if near is not None:
             print(f"{'':{widths[0]}}  close to {near.id} ({near.prompt}): an alias? then --id {near.id}")
-    notes = [f"{len(proposals.found)} prompts, {len(shown)} of them shown"]
+    found = len(proposals.found)
+    notes = [f"{found} {'prompt' if found == 1 else 'prompts'}, {len(shown)} of them shown"]
     if proposals.of_few:
         notes.append(f"{proposals.of_few} more were asked by too few users to be shown (--users 1 shows them)")
     if any(proposal.unpriced for proposal in shown):
@@ -141,7 +142,7 @@ def _asked(options: argparse.Namespace, since: float) -> Iterator[Asked]:
             with Path(options.log).open(encoding="utf-8", errors="replace") as lines:
                 yield from asked_in_log(lines, since)
     except OSError as error:
-        raise ConfigError(f"{error}") from None
+        raise ConfigError(f"{error.filename or 'the records'}: cannot be read: {error.strerror or error}") from None
 
 
 def asked_in_log(lines: Iterable[str], since: float) -> Iterator[Asked]:

@@ -154,7 +154,7 @@ def test_a_proposal_can_become_an_alias(promote: Promoter) -> None:
         (("--accept", "000000,000001", "--id", "q11"), "--id names the one proposal"),
         (("--since", "30"), "write a number and a unit"),
         (("--min-count", "0"), "give 1 or more"),
-        (("--log", "/nowhere"), "/nowhere"),
+        (("--log", "/nowhere"), "lexora: /nowhere: cannot be read: No such file"),
     ],
 )
 def test_a_mistake_of_the_command_line_is_named(promote: Promoter, arguments: tuple[str, ...], said: str) -> None:

@@ -29,6 +29,8 @@ class DataStack(cdk.Stack):
             if settings.store_responses
             else None
         )
+        # Kept answers: what is lost is asked again.
+        self.cache = _table(self, "Cache", settings, {"key": text}, expires=True)
         self.config = private_bucket(self, "Config", settings, versioned=True)
         self.secrets = Secrets(self, "Secrets", settings)
         self.edge_secret = EdgeSecret(self, "EdgeSecret", settings) if settings.edge_only else None
@@ -36,6 +38,7 @@ class DataStack(cdk.Stack):
         cdk.CfnOutput(self, "AnswersTableName", value=self.answers.table_name)
         cdk.CfnOutput(self, "RequestsTableName", value=self.requests.table_name)
         cdk.CfnOutput(self, "LimitsTableName", value=self.limits.table_name)
+        cdk.CfnOutput(self, "CacheTableName", value=self.cache.table_name)
         cdk.CfnOutput(self, "ConfigBucketName", value=self.config.bucket_name)
 
     @property

@@ -64,6 +64,7 @@ class Gateway(PythonFunction):
             self.allow(
                 [data.responses.table_arn], *(f"dynamodb:{action}" for action in ("PutItem", "Query", "DeleteItem"))
             )
+        self.allow([data.cache.table_arn], "dynamodb:GetItem", "dynamodb:PutItem")
         self.allow([data.model_map_arn], "s3:GetObject", "s3:GetObjectVersion")
         # The one finds an earlier version where the map is broken; without the other a missing map is a forbidden one.
         self.allow([data.config.bucket_arn], "s3:ListBucketVersions", "s3:ListBucket")
@@ -109,6 +110,7 @@ def _environment(settings: Settings, data: DataStack) -> dict[str, str]:
         "ANSWERS_TABLE": data.answers.table_name,
         "REQUESTS_TABLE": data.requests.table_name,
         "LIMITS_TABLE": data.limits.table_name,
+        "CACHE_TABLE": data.cache.table_name,
         "CONFIG_BUCKET": data.config.bucket_name,
         "MODEL_MAP_KEY": MODEL_MAP_KEY,
         "SECRET_PREFIX": settings.secret_prefix,

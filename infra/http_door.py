@@ -110,6 +110,7 @@ def _cors(settings: Settings) -> apigatewayv2.CorsPreflightOptions | None:
         allow_headers=["authorization", "*"],
         expose_headers=[
             *("x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-model", "x-lexora-cost-usd"),
+            *("x-lexora-saved-usd", "x-lexora-cache", "age"),
             *("x-lexora-queue-position", "x-lexora-queue-wait-ms", "x-lexora-tokens", "request-id", "retry-after"),
             *("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
             *("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),

@@ -1,11 +1,11 @@
-// Runs at the edge for /try and /try/*, before the cache is looked up: S3 knows no index of a folder, and is asked for
+// Runs at the edge for /, /try and /try/*, before the cache is looked up: S3 knows no index of a folder, and is asked for
 // what it has. Synth puts the names of the files in.
 var FILES = new Set([]);
 
 function handler(event) {
     var request = event.request;
-    if (request.uri === '/try') {
-        return { statusCode: 301, statusDescription: 'Moved Permanently', headers: { location: { value: '/try/' } } };
+    if (request.uri === '/' || request.uri === '/try') {
+        return { statusCode: 307, statusDescription: 'Temporary Redirect', headers: { location: { value: '/try/' } } };
     }
     if (request.uri === '/try/') {
         request.uri = '/try/index.html';

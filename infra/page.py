@@ -25,7 +25,7 @@ _FOLDER = "try"
 
 
 class Page(Construct):
-    """What `/try` and `/try/*` lead to, out of the site's bucket. Every web page may import the module."""
+    """What `/`, `/try` and `/try/*` lead to, out of the site's bucket. Every web page may import the module."""
 
     def __init__(self, scope: Construct, id_: str, settings: Settings, site: Site) -> None:
         super().__init__(scope, id_)
@@ -75,7 +75,7 @@ class Page(Construct):
                 )
             ],
         )
-        return dict.fromkeys((f"/{_FOLDER}", f"/{_FOLDER}/*"), files)
+        return dict.fromkeys(("/", f"/{_FOLDER}", f"/{_FOLDER}/*"), files)
 
     def fill(self, distribution: cloudfront.Distribution) -> None:
         """At deploy: the bucket holds what the repository holds, and the CDN forgets its copies."""

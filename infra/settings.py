@@ -28,11 +28,12 @@ RETENTIONS = {
     180: "SIX_MONTHS",
     365: "ONE_YEAR",
 }
-# What both doors are told of who may ask, and for how much.
+# What both doors are told of who may ask, for how much, and of the cache.
 LIMIT_SETTINGS = (
     *("auth_required", "prepared_need_key", "jwt_issuer", "jwt_audience", "jwt_user_claim", "jwt_admin_claim"),
     *("jwt_admin_value", "requests_per_minute", "tokens_per_minute", "user_usd_per_day", "user_usd_per_month"),
     *("usd_per_day", "usd_per_month", "own_open", "paid_open"),
+    *("cache_ttl_seconds", "cache_per_user", "cache_by_request"),
 )
 # An environment's name is its stages', and stages are taken off paths: these begin paths of ours.
 _PATHS = ("v1", "chat", "health", "docs", "responses", "stats", "metrics", "admin")
@@ -78,7 +79,8 @@ class Settings(BaseModel):
     `auth_required` asks for a key wherever a model is asked, `prepared_need_key` for prepared answers too; `jwt_*` take
     the tokens of an OIDC issuer besides. `requests_per_minute`, `tokens_per_minute` and `user_usd_*` are limits of each
     user, `usd_*` of all together, 0 allows none; `own_open` and `paid_open` say whether requests go on while they
-    cannot be counted. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
+    cannot be counted. `cache_*` say how long answers are cached where nothing else is said, whether for their users
+    alone, and whether requests may ask for it. `adapter_layer_arn` stands in for the public Lambda Web Adapter layer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +128,9 @@ class Settings(BaseModel):
     usd_per_month: float | None = Field(None, ge=0, allow_inf_nan=False)
     own_open: bool = True
     paid_open: bool = False
+    cache_ttl_seconds: float = Field(3600, gt=0, le=30 * 86_400)
+    cache_per_user: bool = True
+    cache_by_request: bool = True
     python: Literal["3.11", "3.12", "3.13", "3.14"] = "3.13"
     architecture: Literal["arm64", "x86_64"] = "arm64"
     adapter_layer_arn: str | None = Field(None, pattern=r"^arn:[a-z-]+:lambda:.+:layer:.+:\d+$")

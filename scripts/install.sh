@@ -27,11 +27,11 @@ pip=("$prefix/venv/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install --require-hashes --requirement "$source_dir/requirements.txt"
 # The same version with newer code must be replaced too.
 "${pip[@]}" install --no-deps --no-index --no-build-isolation --force-reinstall "$source_dir"
-# The prepared answers lie beside the package, as in the source; pip brings packages only.
+# The prepared answers and the page to try them lie beside the package, as in the source; pip brings packages only.
 packages=$("$prefix/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-rm -rf "$packages/static_responses"
-cp -R "$source_dir/static_responses" "$packages/"
-chmod -R u=rwX,go=rX "$packages/static_responses"
+rm -rf "$packages/static_responses" "$packages/clients"
+cp -R "$source_dir/static_responses" "$source_dir/clients" "$packages/"
+chmod -R u=rwX,go=rX "$packages/static_responses" "$packages/clients"
 
 new_config=no
 if [[ ! -e $prefix/config.yaml ]]; then

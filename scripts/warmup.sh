@@ -84,7 +84,8 @@ fill() {  # BODY: says what was done, or fails and says why
 }
 
 check() {  # BODY
-    ask "$1" || return
+    local said
+    said=$(ask "$1") || { [[ $(cache_status) != MISS ]] || said="is not in the cache"; echo "$said"; return 1; }
     is_kept || { echo "is not in the cache: x-cache-status $(cache_status)"; return 1; }
     echo kept
 }

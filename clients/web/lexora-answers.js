@@ -47,9 +47,7 @@ export class Answers {
     const failed = [];
     for (const url of urls.slice(0, 3)) {
       try {
-        const { response: text } = await this.#fetch(url, signal);
-        if (typeof text == 'string') return { text, url };
-        failed.push(`${url}: not an answer`);
+        return { text: await this.#fetch(url, textOf, signal), url };
       } catch (error) {
         signal?.throwIfAborted();
         failed.push(error.message);
@@ -61,15 +59,10 @@ export class Answers {
 
   /** The entries { id, prompt, aliases, variants } by normalised wording. Fetched once; if that fails, again. */
   #catalogue() {
-    return (this.#known ??= this.#fetch(this.#folder + 'catalogue.json')
-      .then(({ prompts }) => {
-        const wordings = (entry) => [entry.prompt, ...entry.aliases].map((text) => [normalise(text), entry]);
-        return new Map(prompts.flatMap(wordings));
-      })
-      .catch((error) => {
-        this.#known = null;
-        throw new Error(`The catalogue could not be fetched. ${error.message}`, { cause: error });
-      }));
+    return (this.#known ??= this.#fetch(this.#folder + 'catalogue.json', byWording).catch((error) => {
+      this.#known = null;
+      throw new Error(`The catalogue could not be fetched. ${error.message}`, { cause: error });
+    }));
   }
 
   #shuffled(entry) {
@@ -83,16 +76,26 @@ export class Answers {
     return urls;
   }
 
-  async #fetch(url, signal) {
+  async #fetch(url, read, signal) {
     const late = AbortSignal.timeout(this.#timeout);
     try {
       const response = await fetch(url, { signal: signal ? AbortSignal.any([signal, late]) : late });
       if (!response.ok) throw new Error(`status ${response.status}`);
-      return await response.json();
+      return read(await response.json());
     } catch (error) {
       throw new Error(`${url}: ${error.message}`, { cause: error });
     }
   }
+}
+
+function byWording({ prompts }) {
+  const wordings = (entry) => [entry.prompt, ...entry.aliases].map((text) => [normalise(text), entry]);
+  return new Map(prompts.flatMap(wordings));
+}
+
+function textOf({ response }) {
+  if (typeof response != 'string') throw new Error('not an answer');
+  return response;
 }
 
 /** Waits for what others wait for as well: only this one stops waiting when `signal` is aborted. */

@@ -10,7 +10,10 @@ from lexora.core.stats import Counts, Group
 
 _DAY_SECONDS = 86_400
 
-_READ = ("model", "user_id", "origin", "deployment", "outcome", "tokens_in", "tokens_out", "cost_usd", "duration_ms")
+_READ = (
+    *("model", "user_id", "origin", "deployment", "outcome", "tokens_in", "tokens_out", "cost_usd", "duration_ms"),
+    *("ttft_ms", "saved_usd"),
+)
 _Item = dict[str, dict[str, Any]]
 
 
@@ -23,7 +26,7 @@ class DynamoStats:
 
     def groups(self, since: float) -> list[Group]:
         found: dict[tuple[str, str | None, str | None, str], Group] = {}
-        for item in self._items(since, (*_READ, "ttft_ms")):
+        for item in self._items(since, _READ):
             key = (_text(item, "model") or "", _text(item, "user_id"), _text(item, "origin"))
             deployment = _text(item, "deployment") or ""
             group = found.setdefault((*key, deployment), Group(*key, deployment))
@@ -76,6 +79,7 @@ def _counted(item: _Item) -> Group:
         duration_ms=_number(item, "duration_ms"),
         ttft_ms=_number(item, "ttft_ms"),
         ttft_count=int("ttft_ms" in item),
+        saved_usd=_number(item, "saved_usd"),
     )
 
 

@@ -55,6 +55,8 @@ class EmfMetrics:
         metrics.add_metric("TokensIn", "Count", record.tokens_in)
         metrics.add_metric("TokensOut", "Count", record.tokens_out)
         metrics.add_metric("CostUsd", "None", record.cost_usd or 0.0)
+        if record.saved_usd:  # CloudWatch charges for each metric that there is
+            metrics.add_metric("SavedUsd", "None", record.saved_usd)
         metrics.add_metric("Duration", "Milliseconds", record.duration_ms)
         if record.ttft_ms is not None:
             metrics.add_metric("Ttft", "Milliseconds", record.ttft_ms)

@@ -59,6 +59,7 @@ class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
     priority: str | None = None
     queue_wait_ms: float | None = None
     upstream_ms: float | None = None
+    saved_usd: float | None = None
     failed_attempts: msgspec.Raw | UnsetType = UNSET
     lone_prompt: bool = False  # the message is all that was asked, plainly, and a prepared answer would do
 
@@ -116,6 +117,7 @@ class JsonLog:
             record.priority,
             None if record.queue_ms is None else round(record.queue_ms, 3),
             None if record.upstream_ms is None else round(record.upstream_ms, 3),
+            record.saved_usd,
             msgspec.Raw(record.failed_attempts) if record.failed_attempts else UNSET,
             record.prompt is not None,
         )

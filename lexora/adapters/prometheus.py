@@ -68,11 +68,12 @@ class _Histogram:
 class _Answers:
     """What requests of one model and origin have used."""
 
-    __slots__ = ("cost_usd", "histograms", "tokens")
+    __slots__ = ("cost_usd", "histograms", "saved_usd", "tokens")
 
     def __init__(self) -> None:
         self.tokens = [0, 0]
         self.cost_usd = 0.0
+        self.saved_usd = 0.0
         self.histograms = [_Histogram() for _ in _HISTOGRAMS]
 
 
@@ -123,6 +124,7 @@ class PrometheusMetrics(Collector):
         answers.tokens[0] += record.tokens_in
         answers.tokens[1] += record.tokens_out
         answers.cost_usd += record.cost_usd or 0.0
+        answers.saved_usd += record.saved_usd or 0.0
         duration, ttft, queue, upstream = answers.histograms
         duration.add(record.duration_ms)
         if record.ttft_ms is not None:
@@ -162,8 +164,12 @@ class PrometheusMetrics(Collector):
             requests.add_metric([*names, str(status)], count)
         tokens = CounterMetricFamily("lexora_tokens", "Tokens.", labels=("model", "origin", "direction"))
         cost = CounterMetricFamily("lexora_cost_usd", "US dollars, where known.", labels=("model", "origin"))
+        saved = CounterMetricFamily(
+            "lexora_saved_usd", "US dollars that models would have cost, where known.", labels=("model", "origin")
+        )
         for key, answers in self._answers.items():
             cost.add_metric(key, answers.cost_usd)
+            saved.add_metric(key, answers.saved_usd)
             for direction, count in zip(_DIRECTIONS, answers.tokens, strict=True):
                 tokens.add_metric([*key, direction], count)
         errors = CounterMetricFamily("lexora_errors", "Failed requests by the error's code.", labels=("code",))
@@ -174,7 +180,7 @@ class PrometheusMetrics(Collector):
         )
         for attempt, count in self._failed_attempts.items():
             attempts.add_metric(attempt, count)
-        return [requests, tokens, cost, errors, attempts]
+        return [requests, tokens, cost, saved, errors, attempts]
 
     def _histograms(self) -> list[Metric]:
         families: list[Metric] = []

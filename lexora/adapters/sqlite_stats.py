@@ -14,7 +14,8 @@ _SINCE = "FROM requests WHERE request_id >= ? AND created_at >= ?"
 # total(): a sum of counts that are too large for an integer is an error, but one of floats is not.
 _GROUPS = f"""
 SELECT model, user_id, origin, deployment, count(*), total(outcome = 'failed'), total(tokens_in), total(tokens_out),
-    total(cost_usd), count(*) - count(cost_usd), total(duration_ms), total(ttft_ms), count(ttft_ms)
+    total(cost_usd), count(*) - count(cost_usd), total(duration_ms), total(ttft_ms), count(ttft_ms),
+    total(saved_usd)
 {_SINCE} GROUP BY model, user_id, origin, deployment
 """
 _COUNTS = f"SELECT count(*), total(outcome = 'failed') {_SINCE}"

@@ -11,12 +11,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lexora.api.http import headers_of, read_body, require_json, send_json
 from lexora.api.openapi import KEY, Doc
 from lexora.core import key_admin
-from lexora.core.auth import CHALLENGE, NO_KEY, Auth
+from lexora.core.auth import CHALLENGE, Auth
 from lexora.core.errors import AuthUnavailable, Forbidden, Unauthorized
 from lexora.core.key_admin import NewKey, Rotation, public
 from lexora.core.keys import ANYBODY, Caller
 from lexora.core.ports import KeyStore
 
+_NEEDED = "This needs an admin's key. Make one with `lexora keys create --user NAME --admin`"
 _NO_STORE = [(b"cache-control", b"no-store")]
 
 Work = Callable[[Scope, Receive], Awaitable[tuple[int, Any]]]
@@ -26,9 +27,9 @@ async def require_admin(auth: Auth, scope: Scope) -> Caller:
     """Who asks, who must be an admin even where no key is needed. Raises Unauthorized, Forbidden, AuthUnavailable."""
     caller = await auth.identify(headers_of(scope).get(b"authorization"))
     if caller is None or caller is ANYBODY:
-        raise Unauthorized(NO_KEY, headers=CHALLENGE)
+        raise Unauthorized(f"{_NEEDED} and send it as 'Authorization: Bearer sk-lexora-…'.", headers=CHALLENGE)
     if not caller.admin:
-        raise Forbidden("This needs an admin's key. Make one with: lexora keys create --user NAME --admin")
+        raise Forbidden(f"{_NEEDED}.")
     return caller
 
 

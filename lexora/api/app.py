@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from starlette.responses import RedirectResponse
@@ -11,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora.api.admin import AdminKeys, ReloadEndpoint, require_watcher
 from lexora.api.admin_models import AdminModels, ModelOperations
-from lexora.api.answers import AnswerEndpoint
+from lexora.api.answers import AnswerEndpoint, CatalogueEndpoint
 from lexora.api.chat import ChatEndpoint
 from lexora.api.cors import CorsLayer
 from lexora.api.errors import ErrorLayer
@@ -21,6 +22,7 @@ from lexora.api.messages import CountTokensEndpoint, messages_table
 from lexora.api.metrics import MetricsEndpoint
 from lexora.api.models import ModelsEndpoint
 from lexora.api.openapi import KEY, Doc, Row, describe, docs_endpoint, openapi_endpoint
+from lexora.api.page import page_routes
 from lexora.api.query import query_table
 from lexora.api.responses import responses_table
 from lexora.api.stats import StatsEndpoint
@@ -60,13 +62,15 @@ def create_app(
     max_plain_seconds: float = float("inf"),
     hosts: Collection[bytes] | None = None,
     stored_responses: ResponseStore | None = None,
+    page: Path | None = None,
 ) -> ASGIApp:
     """The application over a gateway, who may use it, and a ledger.
 
     `allow_origins` are the web origins that CORS lets in, `max_seconds` the latest deadline of a chat request and
     `max_plain_seconds` that of one that is not streamed, `hosts` the names that a request's Host header may have
     (None: any). On a loopback address this keeps out web pages whose own name was made to point here (DNS rebinding).
-    `stored_responses` is where responses are stored, if they are.
+    `stored_responses` is where responses are stored, if they are, `page` the folder of what is served at /try/, where
+    / leads, if any.
     """
     started_at = time.time()
     request_ids = RequestIds()
@@ -76,6 +80,7 @@ def create_app(
     chat = completions()
     models = ModelsEndpoint(gateway, started_at)
     answer = AnswerEndpoint(gateway, ledger, request_ids)
+    catalogue = CatalogueEndpoint(gateway)
     health = HealthEndpoint(gateway, time.monotonic(), operations.health)
 
     stats = StatsEndpoint(operations.stats, partial(require_watcher, auth), operations.live)
@@ -85,11 +90,18 @@ def create_app(
     model_doc = Doc("One model.", parameters=(("model", "string", "a model's name or alias"),))
     answer_doc = Doc(
         "A prepared answer, as the CDN serves it.",
-        parameters=(("id", "string", "a prompt's id, such as q1_capital"), ("k", "integer", "the variant, from 0")),
+        parameters=(
+            ("id", "string", "a prompt's id, such as q1_capital"),
+            ("k", "string", "the variant, from 0, or `random`"),
+        ),
         statuses=(200, 304),
         errors=(503,),
     )
-    health_doc = Doc("Whether the gateway is up, and what it can answer with. 503: nothing can.", statuses=(200, 503))
+    catalogue_doc = Doc("The prompts that have prepared answers, as the CDN serves them.", statuses=(200, 304))
+    health_doc = Doc(
+        "Whether the gateway is up, and what it can answer with. 503: no model answers; prepared answers may.",
+        statuses=(200, 503),
+    )
     stats_doc = Doc(
         "What became of the requests of the last 24 hours.",
         errors=KEY,
@@ -104,6 +116,7 @@ def create_app(
         *query_table(completions, gateway),
         ("GET", "/v1/models", models, Doc("The models that can be asked.")),
         ("GET", "/v1/models/{model:path}", models, model_doc),
+        ("GET", "/responses/catalogue.json", catalogue, catalogue_doc),
         ("GET", "/responses/{id}/{k}.json", answer, answer_doc),
         ("GET", "/health", health, health_doc),
         ("GET", "/stats", stats, stats_doc),
@@ -127,7 +140,9 @@ def create_app(
     routes += [
         Route("/openapi.json", openapi_endpoint(api), methods=["GET"]),
         Route("/docs", docs_endpoint(api), methods=["GET"]),
-        Route("/", RedirectResponse("docs"), methods=["GET"]),  # relative: something may stand before every path
+        # Relative: something may stand before every path.
+        Route("/", RedirectResponse("try/" if page else "docs"), methods=["GET"]),
+        *(page_routes(page) if page else ()),
     ]
     router = Router(routes, redirect_slashes=False)
     # A path without parameters needs no search through the table.

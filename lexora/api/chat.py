@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, credential_of, headers_of, read_body, require_json, send
+from lexora.api.http import JSON_TYPE, credential_of, dollars, headers_of, read_body, require_json, send
 from lexora.api.lifetime import Lifetime
 from lexora.api.sse import EventStream
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
@@ -18,11 +18,12 @@ from lexora.core.chat import ChatRequest
 from lexora.core.completion import chunks, completion
 from lexora.core.doors import Door, DoorStream
 from lexora.core.errors import ClientLeft, LexoraError, Unauthorized
-from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared, deployment_comment
+from lexora.core.gateway import PREPARED_MODEL, Gateway, Prepared
 from lexora.core.keys import Caller
 from lexora.core.ports import Ledger
 from lexora.core.queue import PRIORITIES
 from lexora.core.record import Record, RequestIds
+from lexora.core.relay import deployment_comment
 from lexora.providers.chat_door import ChatDoor
 from lexora.providers.sse import event
 
@@ -108,13 +109,14 @@ class ChatEndpoint:
         door = self._door_of(caller, body) if self._door_of is not None else self._door
         request = door.request(body)
         request.betas = headers.get(b"anthropic-beta", b"")
+        request.cache_control = headers.get(b"cache-control", b"")
         record.stream = request.stream
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
         record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
         if caller is not None:
             _note_caller(record, caller, request)
-        if b"no-cache" not in headers.get(b"cache-control", b"").lower() and (caller or not self._auth.prepared):
+        if b"no-cache" not in request.cache_control.lower() and (caller or not self._auth.prepared):
             prepared = await self._prepared(request, record)
             if prepared is not None:
                 record.ttft_ms = (time.perf_counter() - started) * 1e3
@@ -254,7 +256,9 @@ def _facts(record: Record) -> list[tuple[bytes, bytes]]:
         facts.append((b"x-lexora-deployment", _header_text(record.deployment)))
         facts.append((b"x-lexora-model", _header_text(record.upstream_model)))
         if record.cost_usd is not None:
-            facts.append((b"x-lexora-cost-usd", _dollars(record.cost_usd)))
+            facts.append((b"x-lexora-cost-usd", dollars(record.cost_usd)))
+        if record.saved_usd is not None:
+            facts.append((b"x-lexora-saved-usd", dollars(record.saved_usd)))
     if record.queue_ms is not None:
         facts.append((b"x-lexora-queue-wait-ms", b"%d" % record.queue_ms))
         facts.append((b"x-lexora-queue-position", b"%d" % (record.queue_position or 0)))
@@ -264,11 +268,7 @@ def _facts(record: Record) -> list[tuple[bytes, bytes]]:
 
 def _cost_comment(record: Record) -> bytes:
     """What a stream cost, known only at its end: a comment, which clients pass over."""
-    return b"" if record.cost_usd is None else b": x-lexora-cost-usd: %b\n\n" % _dollars(record.cost_usd)
-
-
-def _dollars(cost: float) -> bytes:
-    return b"%.9f" % cost if cost else b"0"
+    return b"" if record.cost_usd is None else b": x-lexora-cost-usd: %b\n\n" % dollars(record.cost_usd)
 
 
 @lru_cache(maxsize=1024)

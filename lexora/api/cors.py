@@ -6,11 +6,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lexora.api.http import headers_of
 
-# Prepared answers are public, as they are on the CDN.
-_PUBLIC_PATH = "/responses/"
+# Prepared answers are public, as they are on the CDN, and so is the module that fetches them.
+_PUBLIC_PATHS = ("/responses/", "/try/")
 EXPOSED = b", ".join(
     [
         *(b"x-request-id", b"x-lexora-origin", b"x-lexora-deployment", b"x-lexora-model", b"x-lexora-cost-usd"),
+        *(b"x-lexora-saved-usd", b"x-lexora-cache", b"age"),
         *(b"x-lexora-queue-position", b"x-lexora-queue-wait-ms", b"x-lexora-tokens", b"request-id", b"retry-after"),
         *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
         *(b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
@@ -32,14 +33,14 @@ class CorsLayer:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # What is public is cached as well, so its headers are the same for all.
-        if b"origin" in headers_of(scope) or scope["path"].startswith(_PUBLIC_PATH):
+        if b"origin" in headers_of(scope) or scope["path"].startswith(_PUBLIC_PATHS):
             return self._answer_script(scope, receive, send)
         return self._app(scope, receive, send)
 
     async def _answer_script(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         origin = headers.get(b"origin")
-        public = scope["path"].startswith(_PUBLIC_PATH)
+        public = scope["path"].startswith(_PUBLIC_PATHS)
         everyone = self._any or public
         extra = [] if everyone else [(b"vary", b"Origin")]
         allowed = b"*" if everyone else origin if origin in self._allowed else None

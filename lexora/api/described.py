@@ -148,6 +148,17 @@ class ModelList(msgspec.Struct):
     data: list[ModelCard]
 
 
+class PreparedEntry(msgspec.Struct):
+    id: str
+    prompt: str
+    aliases: list[str]
+    variants: int
+
+
+class PreparedPrompts(msgspec.Struct):
+    prompts: list[PreparedEntry]
+
+
 class PreparedAnswer(msgspec.Struct):
     response: str
 
@@ -226,6 +237,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/api/v1/llm/models"): list[str],
     ("GET", "/v1/models"): ModelList,
     ("GET", "/v1/models/{model}"): ModelCard,
+    ("GET", "/responses/catalogue.json"): PreparedPrompts,
     ("GET", "/responses/{id}/{k}.json"): PreparedAnswer,
     ("GET", "/health"): Health,
     ("GET", "/stats"): Stats,

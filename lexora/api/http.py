@@ -144,6 +144,11 @@ def headers_of(scope: Scope) -> dict[bytes, bytes]:
     return headers
 
 
+def dollars(amount: float) -> bytes:
+    """US dollars as our headers have them."""
+    return b"%.9f" % amount if amount else b"0"
+
+
 class Later:
     """An endpoint that is made when it is first asked: what it imports makes no cold start of a function longer."""
 

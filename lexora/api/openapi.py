@@ -9,7 +9,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lexora import __version__
-from lexora.api.http import JSON_TYPE, send
+from lexora.api.http import JSON_TYPE, Headers, send
 
 
 class ErrorDetail(msgspec.Struct):
@@ -159,8 +159,8 @@ def _reference(of: type) -> dict[str, str]:
 class Static:
     """Serves one body that never changes, made when first asked for."""
 
-    def __init__(self, content_type: bytes, make: Callable[[], bytes]) -> None:
-        self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache")]
+    def __init__(self, content_type: bytes, make: Callable[[], bytes], headers: Headers = ()) -> None:
+        self._headers = [(b"content-type", content_type), (b"cache-control", b"no-cache"), *headers]
         self._body = cache(make)
 
     async def __call__(self, scope: Scope, receive: Receive, send_: Send) -> None:
@@ -213,7 +213,7 @@ def _kind(spec: dict[str, Any]) -> str:
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Lexora API</title>
+<title>Lexora API</title><link rel="icon" href="data:,">
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1c2430 }
 h2 { font: 600 1rem/1.5 ui-monospace, monospace; margin: 2.5rem 0 .25rem; border-top: 1px solid #dde3ea;

@@ -65,5 +65,7 @@ def _hours(scope: Scope) -> int:
         "hours", [str(DEFAULT_HOURS)]
     )
     if more or not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MOST_HOURS):
-        raise InvalidRequest(f"hours must be a whole number from 1 to {MOST_HOURS}.", param="hours")
+        raise InvalidRequest(
+            f"hours must be a whole number from 1 to {MOST_HOURS}.", param="hours", code="invalid_value"
+        )
     return int(text)

@@ -5,13 +5,17 @@ forwarded is what was sent: unknown fields, big numbers and all.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw
 
 from lexora.core.errors import InvalidRequest
+from lexora.core.record import Priority
 from lexora.core.task import CHAT, Task
+
+# What our own fields may be, for those who send something else.
+_CHOICES = {"x_priority": get_args(Priority)}
 
 
 class ContentPart(msgspec.Struct, gc=False):
@@ -53,6 +57,8 @@ _GRAMMARS = {
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+# Whether an earlier answer will do and this one may be kept, or for how many seconds.
+Cached = bool | Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)]
 
 
 class ChatFields(msgspec.Struct, gc=False):
@@ -69,9 +75,10 @@ class ChatFields(msgspec.Struct, gc=False):
     functions: list[Raw] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    x_priority: Literal["high", "normal", "low"] | None = None
+    x_priority: Priority | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
+    x_cache: Cached | None = None
 
 
 class Form(NamedTuple):
@@ -91,7 +98,8 @@ class ChatRequest(msgspec.Struct, gc=False):
     """A parsed request: `known` is what the gateway reads, `fields` what it forwards (no `x_*` in it).
 
     `size` is that of the body, in bytes. `anthropic` are the fields that came, where they are Anthropic's: what an
-    upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`.
+    upstream of that API gets, and with them `betas`, the client's header `anthropic-beta`. `cache_control` is
+    another of its headers.
 
     `task` is what is asked for. Where that is not chat, `known.messages` stand for what the model is given, one for
     each text, and `known.n` for all answers; `token_ids` counts what is given as tokens (if that is all, `size` is 0),
@@ -106,6 +114,7 @@ class ChatRequest(msgspec.Struct, gc=False):
     task: Task = CHAT
     token_ids: int = 0
     form: Form | None = None
+    cache_control: bytes = b""
 
     @property
     def stream(self) -> bool:
@@ -228,5 +237,7 @@ def invalid_field(problem: str) -> InvalidRequest:
     if what.startswith("Object missing required field `"):
         param = f"{param}.{what.split('`')[1]}".lstrip(".")
         return InvalidRequest(f"The field '{param}' is required.", param=param, code="missing_required_field")
+    if what.startswith("Invalid enum value") and param in _CHOICES:
+        what += f"; send {', '.join(_CHOICES[param])} or leave it out"
     where = f"Invalid value for '{param}'" if param else "Invalid request"
     return InvalidRequest(f"{where}: {what[:1].lower()}{what[1:]}.", param=param or None, code="invalid_value")

@@ -40,9 +40,14 @@ def chunks(*, request_id: str, created: int, model: str, text: str, usage: Usage
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return _encode({**head, "choices": [choice], **shown})
 
-    sentences = [chunk({"content": sentence}) for sentence in _sentence.findall(text)]
+    said = [chunk({"content": sentence}) for sentence in sentences(text)]
     last = [_encode({**head, "choices": [], "usage": _usage(usage)})] if include_usage else []
-    return [chunk({"role": "assistant", "content": ""}), *sentences, chunk({}, "stop"), *last]
+    return [chunk({"role": "assistant", "content": ""}), *said, chunk({}, "stop"), *last]
+
+
+def sentences(text: str) -> list[str]:
+    """The text, cut behind each sentence."""
+    return _sentence.findall(text)
 
 
 def _usage(usage: Usage) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The way of one chat request: a prepared answer, or the route's deployments in order; noted in its record."""
+"""The way of one chat request: a prepared or kept answer, or the route's deployments in order; noted in its record."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import quote
 
 from lexora.core.answers import Catalogue, PreparedPrompt
+from lexora.core.cache import Cache, Found, Lead, saved
 from lexora.core.chat import ChatRequest
-from lexora.core.continuation import Continuation
 from lexora.core.errors import UpstreamError
 from lexora.core.estimates import estimate_prompt
 from lexora.core.keys import Caller
 from lexora.core.passage import Passage, Traffic, order
-from lexora.core.ports import AnswerStore, ChunkStream, Completion, SoFar, Upstream
+from lexora.core.ports import AnswerStore, Completion, Upstream
 from lexora.core.record import Record
+from lexora.core.relay import AnswerStream, Given, GivenStream, KeptRelay, Relay, counted
+from lexora.core.replay import as_frames, as_plain, kept_of_plain
 from lexora.core.routing import Routes
 from lexora.core.usage import Usage, estimate_tokens
 
@@ -39,6 +40,10 @@ class Prepared(NamedTuple):
     usage: Usage
 
 
+_MISS = ((b"x-lexora-cache", b"miss"),)
+_SHARED = ((b"x-lexora-cache", b"shared"), (b"age", b"0"))
+
+
 def _variant(prompt: str, seed: bytes, catalogue: Catalogue) -> tuple[PreparedPrompt, int] | None:
     if (entry := catalogue.match(prompt)) is None:
         return None
@@ -46,86 +51,12 @@ def _variant(prompt: str, seed: bytes, catalogue: Catalogue) -> tuple[PreparedPr
     return entry, int(seed) % entry.variants if by_seed else int(random.random() * entry.variants)
 
 
-def deployment_comment(label: str) -> bytes:
-    """The comment in a stream that says which deployment answers from here on."""
-    return b": x-lexora-deployment: %b\n\n" % quote(label, safe="/: ").encode()
-
-
-class Relay:
-    """A streamed answer on its way through. `close` settles the record.
-
-    When a deployment's stream breaks, the next one begins anew as long as the client has nothing of it, and else goes
-    on with the answer where that can be done right.
-    """
-
-    def __init__(self, passage: Passage, upstream: Upstream, stream: ChunkStream, record: Record) -> None:
-        self._passage = passage
-        self._upstream = upstream
-        self._stream = stream
-        self._record = record
-        self._head = b""  # the first frames that the client got
-        self._text = ""  # of the streams that broke
-        self._continuation: Continuation | None = None
-
-    @property
-    def tokens_seen(self) -> int:
-        return self._passage.tokens_before + self._stream.tokens_seen
-
-    @property
-    def ended(self) -> bool:
-        return self._stream.ended
-
-    async def read(self) -> bytes:
-        """As of a ChunkStream."""
-        while True:
-            try:
-                frames = await self._stream.read()
-            except UpstreamError as error:
-                await self._go_on(error)
-                # The headers may be out, and they name the one that broke.
-                return deployment_comment(self._record.deployment)
-            if self._continuation is not None:
-                frames = self._continuation.rewrite(frames)
-            elif not self._head:
-                self._head = frames
-            if frames or self._stream.ended:
-                return frames
-
-    async def _go_on(self, error: UpstreamError) -> None:
-        """Puts the next deployment's stream in place. Raises what the client is told if there is none."""
-        passage, broken, so_far = self._passage, self._stream, None
-        broken.close()
-        self._record.malformed_events += broken.malformed
-        self._record.upstream_model = broken.model or self._record.upstream_model
-        if self._head:  # whoever goes on does so under this id
-            self._record.response_id = self._record.response_id or broken.id
-        said = broken.text
-        can = not self._head or (said is not None and passage.request.can_be_continued())
-        await passage.failed(error, stream=broken, final=not can)
-        if self._head:
-            self._text += said or ""
-            so_far = SoFar(self._text, passage.tokens_before)
-            self._continuation = Continuation(self._head, so_far)
-            passage.continuing = bool(self._text.strip())
-        beginning = so_far if passage.continuing else None
-        self._stream = await passage.call(partial(self._upstream.stream, so_far=beginning))
-
-    def close(self) -> None:
-        """Frees the upstream and settles the record with what was used so far, unless that is done."""
-        stream, record = self._stream, self._record
-        stream.close()
-        if not self._passage.settled:
-            record.upstream_model = stream.model or record.upstream_model
-            record.response_id = record.response_id or stream.id
-            record.malformed_events += stream.malformed
-            self._passage.settle(stream.usage, stream.tokens_seen, failed=not stream.ended)
-
-
 class Gateway:
     """Answers chat requests from the cheapest place that can: first ask `prepared`, then `complete` or `stream`.
 
     `refresh` is called before routes are looked at, and `renew` before the catalogue is: they may put a newer `setup`
-    in place. `renew` is told whether the one that is there has been found wanting, so that it must look now.
+    in place. `renew` is told whether the one that is there has been found wanting, so that it must look now. `cache`
+    keeps answers for those who want that.
     """
 
     def __init__(
@@ -135,9 +66,11 @@ class Gateway:
         traffic: Traffic,
         refresh: Callable[[], None] | None = None,
         renew: Callable[[bool], None] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.setup = setup
         self.traffic = traffic
+        self.cache = cache
         self._upstream = upstream
         self._refresh = refresh
         self._renew = renew
@@ -147,6 +80,12 @@ class Gateway:
         if self._refresh is not None:
             self._refresh()
         return self.setup.routes
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue as it is now."""
+        if self._renew is not None:
+            self._renew(False)
+        return self.setup.catalogue
 
     async def answer_to(
         self, find: Callable[[Catalogue], tuple[PreparedPrompt, int] | None]
@@ -182,7 +121,13 @@ class Gateway:
         record.upstream_model = PREPARED_MODEL
         record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
         record.usage_estimated = True
+        record.saved_usd = saved(self.setup.routes, record.model, usage)
         return Prepared(text, usage)
+
+    def saved(self, prompt: str, text: str) -> float | None:
+        """What the default model would have taken for an answer, by a rough count; None if that is not known."""
+        routes = self.setup.routes
+        return saved(routes, routes.default_model or "", Usage(estimate_tokens(prompt), estimate_tokens(text)))
 
     async def complete(
         self,
@@ -197,7 +142,34 @@ class Gateway:
         `expire_in` is told the request's deadline in seconds. Raises Forbidden, InvalidRequest, ModelNotFound,
         NoModelConnected, RateLimited, BudgetExceeded, LimitsUnavailable and UpstreamError.
         """
-        passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
+        routes, cache, lead = self.routes(), self.cache, None
+        if cache is not None and (request.known.x_cache or routes.cache_rules):
+            found = await self._look_up(cache, routes, request, caller, record, expire_in, loop)
+            if isinstance(found, Found):
+                body = as_plain(request, found.answer.body, record.request_id)
+                return Given(body, record.response_id, record.upstream_model, found.answer.usage)
+            lead = found
+        if cache is None or lead is None:
+            return await self._complete(routes, request, caller, record, expire_in, loop)
+        try:
+            completion = await self._complete(routes, request, caller, record, expire_in, loop)
+            record.response_headers += _MISS
+            kept = kept_of_plain(request, completion.body)
+            await cache.keep(lead, kept, completion.usage or counted(record), record)
+        finally:
+            lead.failed()
+        return completion
+
+    async def _complete(
+        self,
+        routes: Routes,
+        request: ChatRequest,
+        caller: Caller,
+        record: Record,
+        expire_in: Callable[[float], None],
+        loop: AbstractEventLoop,
+    ) -> Completion:
+        passage = Passage(self.traffic, routes, request, caller, record, expire_in, loop)
         completion = await passage.call(self._upstream.complete)
         record.upstream_model = completion.model or record.upstream_model
         record.response_id = completion.id
@@ -211,11 +183,62 @@ class Gateway:
         record: Record,
         expire_in: Callable[[float], None],
         loop: AbstractEventLoop,
-    ) -> Relay:
+    ) -> AnswerStream:
         """The same as a stream, once an upstream has accepted the request."""
-        passage = Passage(self.traffic, self.routes(), request, caller, record, expire_in, loop)
-        stream = await passage.call(self._upstream.stream)
-        return Relay(passage, self._upstream, stream, record)
+        routes, cache, lead = self.routes(), self.cache, None
+        if cache is not None and (request.known.x_cache or routes.cache_rules):
+            found = await self._look_up(cache, routes, request, caller, record, expire_in, loop)
+            if isinstance(found, Found):
+                frames = as_frames(request, found.answer.body, record.request_id)
+                return GivenStream(frames, record.tokens_out)
+            lead = found
+        try:
+            passage = Passage(self.traffic, routes, request, caller, record, expire_in, loop)
+            stream = await passage.call(self._upstream.stream)
+        except BaseException:
+            if lead is not None:
+                lead.failed()
+            raise
+        relay = Relay(passage, self._upstream, stream, record)
+        if lead is None or cache is None:
+            return relay
+        record.response_headers += _MISS
+        return KeptRelay(relay, request, record, cache, lead, loop)
+
+    async def _look_up(
+        self,
+        cache: Cache,
+        routes: Routes,
+        request: ChatRequest,
+        caller: Caller,
+        record: Record,
+        expire_in: Callable[[float], None],
+        loop: AbstractEventLoop,
+    ) -> Found | Lead | None:
+        """An answer of the cache, noted in the record, or the right to fetch it; None if the request wants neither.
+
+        Raises Forbidden, and what `Routes.order` raises: who may not ask the model gets no answer of it.
+        """
+        wish = cache.wish(routes, request, record)
+        if wish is None:
+            return None
+        deployment = order(self.traffic.lanes, routes, request, caller, record)[0]
+        expire_in(request.known.x_timeout or deployment.timeouts.total)
+        found = await cache.find(wish, loop)
+        if isinstance(found, Found):
+            answer, usage = found.answer, found.answer.usage
+            record.origin = "cache"
+            record.deployment = f"cache/{answer.deployment}"
+            record.provider = answer.provider
+            record.upstream_model = answer.model
+            record.tokens_in, record.tokens_out = usage.prompt_tokens, usage.completion_tokens
+            record.tokens_cached, record.tokens_reasoning = usage.cached_tokens, usage.reasoning_tokens
+            record.usage_estimated = answer.usage_estimated
+            record.saved_usd = saved(routes, record.model, usage)
+            record.response_headers = (
+                _SHARED if found.shared else ((b"x-lexora-cache", b"hit"), (b"age", b"%d" % found.age))
+            )
+        return found
 
     async def count_tokens(self, request: ChatRequest, caller: Caller, record: Record) -> tuple[int, bool]:
         """How many tokens the prompt has, and whether that is counted by who would answer first, or estimated.

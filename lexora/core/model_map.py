@@ -12,7 +12,16 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Protocol, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lexora.core.usage import Usage
 
@@ -205,14 +214,27 @@ class Deployment(_Strict):
         return name
 
 
+class CacheRule(_Strict):
+    """How a model's answers are cached: for how long, and for each user alone or for all. None: as for any model."""
+
+    ttl_seconds: float | None = Field(None, gt=0, le=30 * 86_400)
+    per_user: bool | None = None
+
+
+def _cache_rule(value: Any) -> Any:
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 class Route(_Strict):
     """A public model's ordered deployments: the first answers, the next are its fallbacks.
 
-    Deployments with a weight share the first place in proportion to their weights.
+    Deployments with a weight share the first place in proportion to their weights. Answers are cached if `cache` says
+    so: how, or just `true`.
     """
 
     aliases: list[str] = []
     deployments: list[Deployment] = Field(min_length=1)
+    cache: Annotated[CacheRule | None, BeforeValidator(_cache_rule)] = None
 
 
 class ModelMap(_Strict):

@@ -122,6 +122,34 @@ class AnswerStore(Protocol):
         ...
 
 
+class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """A whole answer in the cache: `body` is a completion, `usage` what it has used, the rest who gave it.
+
+    Times are seconds since the epoch.
+    """
+
+    body: bytes
+    usage: Usage
+    usage_estimated: bool
+    deployment: str
+    provider: str
+    model: str
+    created_at: float
+    expires_at: float
+
+
+class CacheStore(Protocol):
+    """Keeps answers by what was asked. It may drop any at any time, and give one whose time is over."""
+
+    async def get(self, key: str) -> KeptAnswer | None:
+        """The answer, if it is there. Raises OSError."""
+        ...
+
+    async def put(self, key: str, answer: KeptAnswer) -> None:
+        """Keeps an answer in the place of what was there, unless it is too large. Raises OSError."""
+        ...
+
+
 class Ledger(Protocol):
     """Keeps one record per request."""
 

@@ -14,7 +14,8 @@ class Record(msgspec.Struct, gc=False):
     """What became of one request. Times are milliseconds, `created_at` seconds since the epoch.
 
     `usage_estimated` says that the upstream's count never came (a client that left, a stream that broke).
-    `cost_usd` is None where the price is not known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
+    `cost_usd` is None where the price is not known; `saved_usd` is what an answer that no model gave would have cost,
+    None for others and where no price is known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
     a place, `upstream_ms` what its calls of upstreams took. `failed_attempts` are those that another followed, as JSON:
     `[{"deployment": …, "error": …, "ms": …, "tokens": …}]`, empty if there is none. Until it is settled, a request that
     was admitted counts what is reserved for it. The fields after `failed_attempts` are in no table, but for `prompt` in
@@ -39,6 +40,7 @@ class Record(msgspec.Struct, gc=False):
     tokens_reasoning: int = 0
     usage_estimated: bool = False
     cost_usd: float | None = 0.0
+    saved_usd: float | None = None
     attempts: int = 0
     malformed_events: int = 0
     priority: Priority | None = None

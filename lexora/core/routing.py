@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lexora.core.errors import InvalidRequest, ModelNotFound, NoModelConnected
 
 if TYPE_CHECKING:
-    from lexora.core.model_map import Deployment, Price, Route
+    from lexora.core.model_map import CacheRule, Deployment, Price, Route
 
 HOW_TO_CONNECT = (
     "No model is connected. Start vLLM on port 8000, Ollama on 11434 or llama.cpp on 8080: it is found within "
@@ -52,9 +52,14 @@ class Routes:
         self._how_to_connect = how_to_connect
         self._find_wildcard = lru_cache(maxsize=256)(self._match_wildcards)
         self._routes: dict[str, list[Deployment]] = {}
+        self._own_names: dict[str, str] = {}
+        self.cache_rules: dict[str, CacheRule] = {}  # of the models whose answers are cached
         for name, route in models.items():
             for public_name in (name, *route.aliases):
                 self._routes[public_name] = route.deployments
+                self._own_names[public_name] = name
+                if route.cache is not None:
+                    self.cache_rules[public_name] = route.cache
 
     def with_those_of_others(self, before: Routes, base_url: str | None = None) -> Routes:
         """These routes, and those that there were `before` and are not here, but for the server's at `base_url`."""
@@ -75,6 +80,10 @@ class Routes:
     def names(self) -> list[str]:
         """Every public model name and alias."""
         return list(self._routes)
+
+    def own_name(self, model: str) -> str:
+        """The name of the model that has this name or alias."""
+        return self._own_names.get(model, model)
 
     def find(self, model: str) -> list[Deployment] | None:
         """A model's deployments as the model map lists them."""

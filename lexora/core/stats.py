@@ -13,7 +13,8 @@ class Group(msgspec.Struct):
     """Requests of one user that one deployment answered, or failed to. Times are summed, in milliseconds.
 
     `cost_usd` is of the requests whose price is known, `unpriced` the number of the others; `ttft_count` the number of
-    those that have a time to first token.
+    those that have a time to first token. `saved_usd` is what answers that no model gave would have cost, where
+    known.
     """
 
     model: str = ""
@@ -29,6 +30,7 @@ class Group(msgspec.Struct):
     duration_ms: float = 0.0
     ttft_ms: float = 0.0
     ttft_count: int = 0
+    saved_usd: float = 0.0
 
     def add(self, other: "Group") -> None:
         """Adds what was counted for another group."""
@@ -41,6 +43,7 @@ class Group(msgspec.Struct):
         self.duration_ms += other.duration_ms
         self.ttft_ms += other.ttft_ms
         self.ttft_count += other.ttft_count
+        self.saved_usd += other.saved_usd
 
 
 class Counts(NamedTuple):
@@ -77,6 +80,7 @@ def report(groups: Iterable[Group], last_hour: Counts, *, since: float, now: flo
         "requests_per_minute": round(last_hour.requests / minutes, 2) if minutes > 0 else 0,
         "errors_last_hour": last_hour.errors,
         "since": since,
+        "saved_usd": round(total.saved_usd, 9),
         "models": {
             name: {**_facts(_sum(of_model)), "deployments": _deployments(of_model)} for name, of_model in models.items()
         },
@@ -121,6 +125,7 @@ def _facts(sums: Group) -> dict[str, Any]:
         "tokens_out": sums.tokens_out,
         "cost_usd": round(sums.cost_usd, 9),
         "unpriced": sums.unpriced,
+        "saved_usd": round(sums.saved_usd, 9),
     }
 
 

@@ -25,6 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from lexora.adapters.dynamodb import DynamoAnswers, DynamoRecords
+from lexora.adapters.dynamodb_cache import DynamoCache
 from lexora.adapters.dynamodb_keys import DynamoKeys
 from lexora.adapters.dynamodb_stats import DynamoStats
 from lexora.adapters.dynamodb_versions import PublishedCatalogue
@@ -35,6 +36,7 @@ from lexora.api.app import Operations, create_app
 from lexora.api.errors import ErrorLayer
 from lexora.api.http import headers_of
 from lexora.core.auth import Auth
+from lexora.core.cache import Cache, CacheRules
 from lexora.core.circuit import CircuitRules
 from lexora.core.errors import SOON, CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
@@ -80,6 +82,7 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     answers_table: str
     requests_table: str
     limits_table: str
+    cache_table: str
     config_bucket: str
     model_map_key: str
     secret_prefix: str
@@ -106,6 +109,9 @@ class Variables(msgspec.Struct, frozen=True, rename="upper"):
     usd_per_month: float | None = None
     own_open: bool = True
     paid_open: bool = False
+    cache_ttl_seconds: float = 3600.0
+    cache_per_user: bool = True
+    cache_by_request: bool = True
 
 
 class _Aws:
@@ -232,8 +238,14 @@ def create_application() -> ASGIApp:
         asyncio.sleep,
         time.monotonic,
     )
+    cache = Cache(
+        DynamoCache(dynamodb, variables.cache_table),
+        CacheRules(variables.cache_ttl_seconds, variables.cache_per_user, variables.cache_by_request),
+        time.time,
+        log.error,
+    )
     catalogue = CatalogueInForce(PublishedCatalogue(dynamodb, variables.limits_table))
-    gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh, catalogue.renew)
+    gateway = Gateway(setup, _LazyUpstream(aws), traffic, model_map.refresh, catalogue.renew, cache)
     model_map.gateway = catalogue.gateway = gateway
     keys = DynamoKeys(dynamodb, variables.limits_table)
     app = create_app(

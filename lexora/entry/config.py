@@ -178,6 +178,19 @@ class Responses(_Section):
     store: bool = False
 
 
+class Cache(_Section):
+    """How answers are cached of models that say `cache`, and for requests that do; see docs/cache.md.
+
+    `by_request` lets requests ask for it whose model does not say so.
+    """
+
+    ttl_seconds: float = Field(3600, gt=0, le=30 * 86_400)
+    per_user: bool = True
+    by_request: bool = True
+    max_mb: float = Field(256, gt=0)
+    max_entries: int = Field(100_000, ge=1)
+
+
 class Cors(_Section):
     """Web origins (`https://app.example.com`, or `*`) whose pages may call the API."""
 
@@ -213,6 +226,7 @@ class Settings(_Section):
     metrics: Metrics | None = None
     tracing: Tracing | None = None
     responses: Responses = Responses()
+    cache: Cache = Cache()
     cors: Cors = Cors()
 
     @model_validator(mode="after")

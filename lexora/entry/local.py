@@ -27,6 +27,7 @@ from lexora.adapters.memory import MemoryLimits
 from lexora.adapters.model_servers import ModelServers
 from lexora.adapters.prometheus import CONTENT_TYPE, PrometheusMetrics
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
+from lexora.adapters.sqlite_cache import SqliteCache
 from lexora.adapters.sqlite_keys import SqliteKeys
 from lexora.adapters.sqlite_responses import SqliteResponses
 from lexora.adapters.sqlite_stats import SqliteStats
@@ -34,6 +35,7 @@ from lexora.adapters.upstream import HttpUpstream
 from lexora.api.app import Operations, create_app
 from lexora.api.health import HealthEndpoint
 from lexora.api.metrics import MetricsEndpoint, create_ops_app
+from lexora.core.cache import Cache
 from lexora.core.errors import InvalidRequest
 from lexora.core.gateway import Gateway, Setup
 from lexora.core.lanes import Lanes
@@ -53,8 +55,8 @@ from lexora.entry.live import Live
 from lexora.entry.model_admin import ModelAdmin
 from lexora.entry.model_server import ModelServer, start_model_server
 from lexora.entry.monitor import Monitor, ServerFacts, headers_of
-from lexora.entry.policies import circuit_rules, limit_rules, queue_rules, retry_rules
-from lexora.entry.prepared import SHIPPED, load_prepared
+from lexora.entry.policies import cache_rules, circuit_rules, limit_rules, queue_rules, retry_rules
+from lexora.entry.prepared import PAGE, SHIPPED, load_prepared
 from lexora.entry.screen import start_screen
 from lexora.entry.server import create_server
 from lexora.entry.upstreams import aws_identity, credential_of, find_upstreams
@@ -67,6 +69,7 @@ SWITCH_SECONDS = 0.0005
 PID_FILE = "lexora.pid"
 JOURNAL = "journal.jsonl"
 RESPONSES = "responses.db"
+CACHE = "cache.db"
 GC_THRESHOLDS = (20_000, 20, 20)
 
 log = logging.getLogger("lexora")
@@ -87,6 +90,7 @@ def serve(options: Options) -> None:
     settings = load_settings(options.config)
     host, port = options.host or settings.server.host, options.port or settings.server.port
     metrics = settings.metrics if settings.metrics and settings.metrics.enabled else None
+    os.umask(0o077)  # what users have said is nobody else's on this machine
     with contextlib.ExitStack() as held:
         listener = held.enter_context(bind(host, port))
         ops_listener = held.enter_context(bind(metrics.host, metrics.port)) if metrics else None
@@ -173,6 +177,9 @@ class _Local:
             self._responses = SqliteResponses(folder / RESPONSES, time.time) if settings.responses.store else None
         except OSError as error:
             raise ConfigError(f"the data cannot be kept: {error}; choose another folder with DATA=dir") from None
+        most_bytes = int(settings.cache.max_mb * 1024 * 1024)
+        self._kept = SqliteCache(folder / CACHE, time.time, most_bytes, settings.cache.max_entries)
+        self._cache = Cache(self._kept, cache_rules(settings), time.time, log.error)
         self._log = JsonLog(partial(os.write, sys.stdout.fileno()))
         self._metrics = PrometheusMetrics(__version__, time.time(), self._live.gauges)
         sinks: list[RecordSink] = [records, self._log, self._metrics]
@@ -217,7 +224,7 @@ class _Local:
             asyncio.sleep,
             time.monotonic,
         )
-        self._gateway = Gateway(setup, self._upstream, traffic)
+        self._gateway = Gateway(setup, self._upstream, traffic, cache=self._cache)
         operations = Operations(
             self._keys,
             SqliteStats(self._database),
@@ -236,6 +243,7 @@ class _Local:
             hosts=_hosts(self._address, settings.server.allowed_hosts),
             operations=operations,
             stored_responses=self._responses,
+            page=PAGE if PAGE.is_dir() else None,  # pip alone installs packages only
         )
         grace = int(settings.server.grace_seconds)
         server = create_server(app, keep_alive_seconds=KEEP_ALIVE_SECONDS, shutdown_seconds=grace)
@@ -280,6 +288,7 @@ class _Local:
             self._ledger.close()
             self._answers.close()
             self._keys.close()
+            self._kept.close()
             if self._responses is not None:
                 self._responses.close()
 
@@ -316,6 +325,7 @@ class _Local:
             gateway.setup = setup
             gateway.traffic = gateway.traffic._replace(retry=retry_rules(settings))
             gateway.traffic.limiter.rules = limit_rules(settings)
+            self._cache.rules = cache_rules(settings)
             self._lanes.change(queue_rules(settings), circuit_rules(settings))
             self._lanes.keep(self._deployments())
             change_auth(self._auth, settings.auth, before.auth, exposed=self._exposed)

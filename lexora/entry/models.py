@@ -22,7 +22,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to ask 
 
 def run(options: argparse.Namespace, config: Path | None) -> None:
     """Does what the command line says, and prints the state of the deployments. Raises ConfigError."""
-    base = options.url.rstrip("/") if options.url else _address(config)
+    base = options.url.rstrip("/") if options.url else address(config)
     if options.action == "list":
         found = _ask(f"{base}/admin/models", None)["models"]
     else:
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, config: Path | None) -> None:
     print_columns([[column.upper() for column in _COLUMNS], *rows])
 
 
-def _address(config: Path | None) -> str:
+def address(config: Path | None) -> str:
     """Where the gateway of a config listens."""
     server = load_settings(config).server
     host = _EVERYWHERE.get(server.host, server.host)
@@ -58,7 +58,7 @@ def _ask(url: str, body: dict[str, Any] | None) -> Any:
             return json.load(response)
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            raise ConfigError(f"this needs an admin's key in the environment variable {KEY}: {_said(error)}") from None
+            raise ConfigError(f"{_said(error)} (the environment variable {KEY} holds it)") from None
         raise ConfigError(_said(error)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ConfigError(

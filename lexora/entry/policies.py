@@ -1,5 +1,6 @@
 """The rules that a config asks for, as the core has them."""
 
+from lexora.core.cache import CacheRules
 from lexora.core.circuit import CircuitRules
 from lexora.core.keys import Limits
 from lexora.core.limits import Rules
@@ -48,6 +49,11 @@ def queue_rules(settings: Settings) -> QueueRules:
         ageing_seconds=queue.ageing_seconds,
         **queue.priorities.model_dump(),
     )
+
+
+def cache_rules(settings: Settings) -> CacheRules:
+    cache = settings.cache
+    return CacheRules(cache.ttl_seconds, cache.per_user, cache.by_request)
 
 
 def circuit_rules(settings: Settings) -> CircuitRules:

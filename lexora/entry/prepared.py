@@ -8,7 +8,9 @@ import msgspec
 from lexora.core.answers import Catalogue, PreparedPrompt
 from lexora.entry.errors import ConfigError
 
-SHIPPED = Path(__file__).resolve().parents[2] / "static_responses"
+_ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = _ROOT / "static_responses"
+PAGE = _ROOT / "clients" / "web"  # to try them in a browser
 
 
 class _CatalogueFile(msgspec.Struct, forbid_unknown_fields=True):

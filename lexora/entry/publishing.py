@@ -3,14 +3,16 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from lexora.adapters.cloudfront import CloudFrontSite, edge_code
 from lexora.core.ports import InForce, Overtaken, VersionStore
 from lexora.core.versions import Version, changed_paths
 from lexora.entry.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lexora.adapters.cloudfront import CloudFrontSite
 
 # How long whoever has begun is waited for. A version is in force after seconds; one that has died never is.
 _PATIENCE_SECONDS = 300.0
@@ -74,7 +76,7 @@ def begin(store: VersionStore, plan_: Plan) -> InForce:
     return begun
 
 
-def put_in_force(store: VersionStore, site: CloudFrontSite, plan_: Plan, say: Say) -> str | None:
+def put_in_force(store: VersionStore, site: "CloudFrontSite", plan_: Plan, say: Say) -> str | None:
     """At AWS: files first, which nobody reads yet; then, each at once, the table with its catalogue, and the edge.
 
     Returns the id of the invalidation, None if there is nothing to invalidate. What dies here is finished by another
@@ -102,6 +104,8 @@ def put_in_force(store: VersionStore, site: CloudFrontSite, plan_: Plan, say: Sa
 
 def check_aws(version: Version) -> None:
     """Raises ConfigError if CloudFront or DynamoDB would not take it."""
+    from lexora.adapters.cloudfront import edge_code  # needs boto3, which a gateway on this machine does without
+
     for entry in version.prompts:
         if (size := len(entry.prompt.encode())) > _LONGEST_KEY:
             raise ConfigError(

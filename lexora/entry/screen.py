@@ -28,7 +28,10 @@ def start_screen(listener: socket.socket, setup: Setup, database: Path, *, key_n
         f"Lexora {__version__}  {url}",
         "",
         *_section("models", _models(setup)),
-        *_section("answers", [f"{answers} prepared answers to {len(prompts)} prompts, free of charge"]),
+        *_section(
+            "answers",
+            [f"{answers} prepared answers to {len(prompts)} prompts, free of charge", f"in a browser: {url}/try/"],
+        ),
         *_section("data", [str(database.resolve())]),
         *_section("docs", [f"{url}/docs"]),
     ]

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from lexora.core.errors import UpstreamRefused
+from lexora.core.retry import is_overflow
 from lexora.providers.dialect import NOT_JSON
 
 # What an upstream's status means to our client. Other 5xx, and statuses no API should send, are 502.
@@ -89,7 +90,7 @@ def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> U
     else:
         upstream_status = status
     code = facts.get("code")
-    return UpstreamRefused(
+    refusal = UpstreamRefused(
         message[:_LONGEST_MESSAGE],
         status=status if status in _SAME else _OTHER.get(status, 502),
         upstream_status=upstream_status,
@@ -98,6 +99,9 @@ def refused_as(status: int, said: Any, *, retry_after: float | None = None) -> U
         code=_text(code) or _text(google.get("reason")) or "upstream_error",
         retry_after=_seconds(google.get("retryDelay")) if retry_after is None else retry_after,
     )
+    if refusal.code == "upstream_error" and is_overflow(refusal):
+        refusal.code = "context_length_exceeded"  # as OpenAI says it, and its clients look for it
+    return refusal
 
 
 def _details(details: object) -> dict[str, Any]:

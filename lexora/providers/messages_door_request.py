@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatRequest, Name, Seconds, invalid_field, parse_chat_request
+from lexora.core.chat import Cached, ChatRequest, Name, Seconds, invalid_field, parse_chat_request
 from lexora.core.errors import InvalidRequest
 from lexora.providers.chat_fields import unsupported
 from lexora.providers.messages_door_blocks import Message, Text
@@ -114,6 +114,7 @@ class CountedRequest(MessagesFields):
     x_priority: Literal["high", "normal", "low"] | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
+    x_cache: Cached | None = None
 
 
 class MessagesRequest(CountedRequest, kw_only=True):
@@ -199,6 +200,7 @@ def chat_request(body: bytes, *, counted: bool = False) -> ChatRequest:
         x_priority=sent.known.x_priority,
         x_user_id=sent.known.x_user_id,
         x_timeout=sent.known.x_timeout,
+        x_cache=sent.known.x_cache,
     )
     anthropic = sent.fields if counted or is_anthropics(asked.messages) else None
     return msgspec.structs.replace(request, known=known, anthropic=anthropic)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import Name
+from lexora.core.chat import Cached, Name, Seconds
 from lexora.core.errors import InvalidRequest
 from lexora.providers.responses_door_items import decode, unsupported
 
@@ -95,7 +95,8 @@ class ResponsesFields(msgspec.Struct, gc=False):
     service_tier: str | None = None
     x_priority: Literal["high", "normal", "low"] | None = None
     x_user_id: Name | None = None
-    x_timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    x_timeout: Seconds | None = None
+    x_cache: Cached | None = None
 
     @property
     def logprobs(self) -> bool:
@@ -161,7 +162,9 @@ _SAME = {
     *("model", "stream", "temperature", "top_p", "user", "service_tier"),
     *("safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 }
-_CONSUMED = {*ResponsesFields.__struct_fields__, *_REFUSED} - _SAME - {"x_priority", "x_user_id", "x_timeout"}
+_CONSUMED = (
+    {*ResponsesFields.__struct_fields__, *_REFUSED} - _SAME - {"x_priority", "x_user_id", "x_timeout", "x_cache"}
+)
 
 _NULL = memoryview(b"null")
 _FIELDS = msgspec.json.Decoder(ResponsesFields)

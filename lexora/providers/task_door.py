@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Raw
 
-from lexora.core.chat import ChatFields, ChatRequest, Message, Name, Seconds, StreamOptions, read_fields
+from lexora.core.chat import Cached, ChatFields, ChatRequest, Message, Name, Seconds, StreamOptions, read_fields
 from lexora.core.record import Priority
 from lexora.core.task import COMPLETIONS, EMBEDDINGS, IMAGES, RERANK, Task
 from lexora.providers.chat_door import ChatDoor, ChatStream
@@ -30,6 +30,7 @@ class TaskFields(msgspec.Struct, kw_only=True, gc=False):
     x_priority: Priority | None = None
     x_user_id: Name | None = None
     x_timeout: Seconds | None = None
+    x_cache: Cached | None = None
 
     def given(self) -> Prompt:
         """What the model is given."""
@@ -129,6 +130,7 @@ class TaskDoor(ChatDoor):
             x_priority=asked.x_priority,
             x_user_id=asked.x_user_id,
             x_timeout=asked.x_timeout,
+            x_cache=asked.x_cache,
             **asked.known(),
         )
         # Tokens that come as such are counted; what stands around them is for nobody's eyes.

@@ -155,7 +155,8 @@ def test_a_table_that_never_takes_it_all_is_an_error(watched: Watched, requests:
 def test_every_field_but_the_texts_is_kept(emulator: Emulator, requests: str) -> None:
     facts: dict[str, Any] = {
         "user_id": "takahito", "origin": "paid", "stream": True, "usage_estimated": False, "tokens_in": 12,
-        "cost_usd": 0.000123, "ttft_ms": 12.5, "latest_user_message": "my secret", "context_tail": "my secret",
+        "cost_usd": 0.000123, "saved_usd": 0.5, "ttft_ms": 12.5, "latest_user_message": "my secret",
+        "context_tail": "my secret",
         "error_code": "upstream_broken", "error_message": "", "model": "チャット", "key_id": "0a1b", "priority": "low",
         "queue_ms": 1.5, "queue_position": 2, "upstream_ms": 2.5, "trace_parent": "my secret",
     }  # fmt: skip

@@ -39,13 +39,20 @@ BUSY = "The engine is currently busy and cannot accept new requests. Please try 
 @pytest.mark.parametrize(
     ("name", "status", "error_type", "param", "code", "message"),
     [
-        ("vllm-context-too-long", 400, "BadRequestError", "input_tokens", "upstream_error", "This model's maximum"),
+        (
+            "vllm-context-too-long",
+            400,
+            "BadRequestError",
+            "input_tokens",
+            "context_length_exceeded",
+            "This model's max",
+        ),
         ("vllm-queue-full", 503, "Service Unavailable", None, "upstream_error", BUSY),
         ("vllm-unknown-route", 404, "upstream_error", None, "upstream_error", "Not Found"),
         ("vllm-unauthorized", 502, "upstream_error", None, "upstream_credential_refused", "The upstream refused the"),
         ("vllm-engine-killed-plain", 502, "InternalServerError", None, "upstream_error", "EngineCore encountered"),
         ("vllm-messages-unknown-model", 404, "NotFoundError", None, "upstream_error", "The model `nope` does not"),
-        ("llamacpp-context-too-long", 400, "exceed_context_size_error", None, "upstream_error", "request (15013"),
+        ("llamacpp-context-too-long", 400, "exceed_context_size_error", None, "context_length_exceeded", "request (15"),
         ("llamacpp-loading", 503, "unavailable_error", None, "upstream_error", "Loading model"),
         ("llamacpp-no-images", 502, "server_error", None, "upstream_error", "image input is not supported"),
         ("transformers-unexpected-field", 422, "upstream_error", None, "upstream_error", "Unexpected fields in the"),

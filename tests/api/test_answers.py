@@ -49,6 +49,13 @@ def test_a_variant_that_there_is_not_is_not_found(web: httpx2.Client, path: str)
     assert response.json()["error"]["code"] == "not_found"
 
 
+def test_random_is_any_of_them_and_never_kept(web: httpx2.Client) -> None:
+    found = [web.get(f"/responses/{name}/random.json") for name in ("q1", "q1_capital") for _ in range(40)]
+    assert {answer.json()["response"] for answer in found} == CAPITALS
+    assert {answer.headers["cache-control"] for answer in found} == {"no-store"}
+    assert web.get("/responses/q0_none/random.json").status_code == 404
+
+
 def test_an_answer_may_be_cached_and_is_validated_by_its_tag(site: RunningGateway, web: httpx2.Client) -> None:
     path = "/responses/q1_capital/0.json"
     first = web.get(path)
@@ -59,6 +66,22 @@ def test_an_answer_may_be_cached_and_is_validated_by_its_tag(site: RunningGatewa
     assert web.get(path, headers={"if-none-match": '"other"'}).status_code == 200
     assert web.get("/responses/q1_capital/1.json").headers["etag"] != first.headers["etag"]
     assert site.record_of(again.headers["x-request-id"])["status"] == 304
+
+
+def test_the_catalogue_says_what_is_prepared(site: RunningGateway, web: httpx2.Client) -> None:
+    path, records = "/responses/catalogue.json", len(site.records())
+    response = web.get(path)
+    written = json.loads((SHIPPED / "catalogue.json").read_text())["prompts"]
+    assert response.json() == {"prompts": [{"variants": 5, **entry} for entry in written]}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "public, max-age=300, stale-while-revalidate=86400"
+    assert response.headers["access-control-allow-origin"] == "*"
+    again = web.get(path, headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+    head = web.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(response.content))
+    assert len(site.records()) == records, "it is no answer"
 
 
 def test_a_fetched_answer_is_recorded(site: RunningGateway, web: httpx2.Client) -> None:

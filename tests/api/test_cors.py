@@ -10,6 +10,7 @@ CHAT = "/v1/chat/completions"
 ANSWER = "/responses/q1_capital/0.json"
 EXPOSED = {
     *("x-request-id", "x-lexora-origin", "x-lexora-deployment", "x-lexora-model", "x-lexora-cost-usd"),
+    *("x-lexora-saved-usd", "x-lexora-cache", "age"),
     *("x-lexora-queue-position", "x-lexora-queue-wait-ms", "x-lexora-tokens", "request-id", "retry-after"),
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 }

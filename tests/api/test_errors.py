@@ -83,6 +83,8 @@ ALLOWED = [
     ("/v1/models", {"GET", "HEAD"}),
     ("/v1/models/chat", {"GET", "HEAD"}),
     ("/responses/q1_capital/0.json", {"GET", "HEAD"}),
+    ("/responses/catalogue.json", {"GET", "HEAD"}),
+    ("/try/", {"GET", "HEAD"}),
     ("/health", {"GET", "HEAD"}),
     ("/openapi.json", {"GET", "HEAD"}),
     ("/docs", {"GET", "HEAD"}),
@@ -108,7 +110,9 @@ def test_options_says_what_a_path_takes(web: httpx2.Client, path: str, allowed: 
     assert response.status_code == 200
     assert set(response.json()["allow"]) == allowed | {"OPTIONS"}
     assert response.headers["allow"].split(", ") == response.json()["allow"]
-    assert not any(name.startswith("access-control") for name in response.headers) or path.startswith("/responses/")
+    assert not any(name.startswith("access-control") for name in response.headers) or path.startswith(
+        ("/responses/", "/try/")
+    )
 
 
 def test_options_for_a_path_that_there_is_not(web: httpx2.Client) -> None:
@@ -181,6 +185,13 @@ def test_a_request_that_cannot_be_understood_is_a_400_that_names_the_field(
     assert (response.status_code, error["type"]) == (400, "invalid_request_error")
     assert (error["param"], error["code"]) == (param, code)
     assert param is None or f"'{param}'" in error["message"]
+
+
+def test_a_priority_that_there_is_not_is_told_which_there_are(web: httpx2.Client) -> None:
+    body = b'{"messages": [{"role": "user", "content": "a"}], "x_priority": "urgent"}'
+    error = error_of(web.post(CHAT, content=body, headers=JSON))
+    assert error["param"] == "x_priority"
+    assert error["message"].endswith("'urgent'; send high, normal, low or leave it out.")
 
 
 def test_a_failed_request_leaves_a_record_and_an_llm_error(site: RunningGateway, web: httpx2.Client) -> None:

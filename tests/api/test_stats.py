@@ -63,7 +63,7 @@ def test_the_last_day_is_reported_with_what_is_so_at_the_moment(web: httpx2.Clie
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
     assert list(body)[:5] == FIELDS
     assert [body[name] for name in FIELDS] == [3, 9, 0, 0.03, 1]
-    assert set(body) == {*FIELDS, "since", "models", "users", "origins", "queues"}
+    assert set(body) == {*FIELDS, "since", "saved_usd", "models", "users", "origins", "queues"}
     assert abs(body["since"] - (time.time() - 86_400)) < 60
 
 
@@ -78,7 +78,7 @@ def test_or_as_many_hours_as_are_asked_for(web: httpx2.Client, hours: int, reque
 def test_other_hours_are_refused(web: httpx2.Client, query: str) -> None:
     response = web.get(f"/stats?{query}")
     error = response.json()["error"]
-    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", "hours")
+    assert (response.status_code, error["code"], error["param"]) == (400, "invalid_value", "hours")
 
 
 def test_a_report_is_kept_for_a_second(web: httpx2.Client) -> None:

@@ -112,6 +112,7 @@ FULL = {
     "tokens_in": 12,
     "tokens_out": 34,
     "cost_usd": 0.000123,
+    "saved_usd": 0.25,
     "attempts": 2,
     "ttft_ms": 12.5,
     "duration_ms": 99.25,

@@ -72,18 +72,22 @@ def test_requests_are_summed_up_by_model_user_origin_and_deployment(subject: Sub
             record(now, **{**chat, "deployment": "vllm/b"}),
             record(now, **{**chat, "origin": "paid"}, cost_usd=0.25),
             record(now, **{**chat, "origin": "paid"}, cost_usd=None),
+            record(now, **{**chat, "origin": "cache"}, saved_usd=0.25),
+            record(now, **{**chat, "origin": "cache"}, saved_usd=0.5),
+            record(now, **{**chat, "origin": "cache"}),
             record(now, **{**chat, "user_id": None}),
             record(now, model="nope", outcome="failed", status=404),
         ]
     )
     assert in_order(subject.source.groups(now - 60)) == [
         Group("chat", None, "own", "vllm/a", requests=1),
+        Group("chat", "takahito", "cache", "vllm/a", requests=3, saved_usd=0.75),
         Group("chat", "takahito", "own", "vllm/a", 3, 1, 111, 22, duration_ms=31.5, ttft_ms=8.5, ttft_count=2),
         Group("chat", "takahito", "own", "vllm/b", requests=1),
         Group("chat", "takahito", "paid", "vllm/a", requests=2, cost_usd=0.25, unpriced=1),
         Group("nope", None, None, "", requests=1, errors=1),
     ]
-    assert subject.source.counts(now - 60) == Counts(8, 2)
+    assert subject.source.counts(now - 60) == Counts(11, 2)
 
 
 def test_the_period_begins_to_the_moment(subject: Subject) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lexora.core.model_map import Deployment, parse_model_map
+from lexora.core.model_map import CacheRule, Deployment, parse_model_map
 from lexora.core.usage import Usage
 from lexora.providers.table import PROVIDERS
 
@@ -209,3 +209,32 @@ def test_what_is_ours_is_free_and_what_is_paid_is_unknown_without_a_price() -> N
     assert parse(provider="openai").cost(usage) is None
     assert [parse().is_free, parse(provider="openai").is_free] == [True, False]
     assert [parse(price={"input": 1}).is_free, parse(provider="openai", price={}).is_free] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (True, CacheRule()),
+        ({}, CacheRule()),
+        ({"ttl_seconds": 0.5, "per_user": False}, CacheRule(ttl_seconds=0.5, per_user=False)),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_a_model_says_how_its_answers_are_cached(said: Any, found: CacheRule | None) -> None:
+    assert (
+        parse_model_map({"models": {"m": {"cache": said, "deployments": [VLLM]}}}, PROVIDERS).models["m"].cache == found
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ({"ttl": 1}, "models.m.cache.ttl"),
+        ({"ttl_seconds": 0}, "models.m.cache.ttl_seconds"),
+        ({"ttl_seconds": 2_592_001}, "models.m.cache.ttl_seconds"),
+        (60, "models.m.cache"),
+    ],
+)
+def test_and_what_says_nothing_of_the_kind_is_refused(said: Any, place: str) -> None:
+    assert problem({"models": {"m": {"cache": said, "deployments": [VLLM]}}})[0] == place

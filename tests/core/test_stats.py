@@ -22,7 +22,7 @@ def test_the_fields_of_seed_004_come_first() -> None:
     ]
     assert list(made.values())[:5] == [9, 66, 56.0, 1.5, 2]
     assert made["since"] == 0
-    assert set(made) - set(list(made)[:5]) == {"since", "models", "users", "origins"}
+    assert set(made) - set(list(made)[:5]) == {"since", "saved_usd", "models", "users", "origins"}
 
 
 def test_everything_is_there_by_model_user_and_origin() -> None:
@@ -50,6 +50,7 @@ def test_the_variants_of_a_model_are_told_apart() -> None:
             "tokens_out": 6,
             "cost_usd": 0,
             "unpriced": 0,
+            "saved_usd": 0,
             "share": 0.75,
         },
         "b": {
@@ -61,6 +62,7 @@ def test_the_variants_of_a_model_are_told_apart() -> None:
             "tokens_out": 4,
             "cost_usd": 0.25,
             "unpriced": 0,
+            "saved_usd": 0,
             "share": 0.25,
         },
     }

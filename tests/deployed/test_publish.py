@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lexora.core.versions import Version
+from lexora.core.versions import CATALOGUE_PATH, Version
 from lexora.entry.prepared import SHIPPED, load_prepared
 from tests.support.answers_place import invalidated
 from tests.support.command import Ended, make_command, run
@@ -34,8 +34,12 @@ def test_what_is_published_is_read_at_once_and_whole(blue: Environment, emulator
         for number, text in enumerate(OLD.answers[id_]):
             content = json.dumps({"response": f"改めてお答えします。{text}"})
             (folder / "responses" / id_ / f"{number}.json").write_text(content)
+    catalogue = json.loads((folder / "catalogue.json").read_text())
+    catalogue["prompts"][0]["aliases"].append("都はどこ？")
+    (folder / "catalogue.json").write_text(json.dumps(catalogue))
     new = Version.of(*load_prepared(folder))
-    changed = [f"/responses/{id_}/{k}.json" for id_ in ("q1_capital", "q3_mountain") for k in range(5)]
+    changed = [CATALOGUE_PATH]
+    changed += [f"/responses/{id_}/{k}.json" for id_ in ("q1_capital", "q3_mountain") for k in range(5)]
     old_files, new_files = OLD.files(), new.files()
     done, seen = threading.Event(), []
 

@@ -70,7 +70,7 @@ HASTY = {
 IN_BOTH_WAYS = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
 VARIABLES = aws.Variables(
-    *("x",) * 8, allow_origins="", message_text=True, log_level="", max_seconds=1, record_ttl_days=1
+    *("x",) * 9, allow_origins="", message_text=True, log_level="", max_seconds=1, record_ttl_days=1
 )
 
 Start = Callable[..., Function]
@@ -524,6 +524,8 @@ def test_a_warm_function_looks_for_new_prompts(own_cloud: Cloud, tmp_path: Path)
     with running_function(own_cloud, tmp_path, constants=constants) as function:
         assert function.call("GET", "/responses/q11/0.json").error_code == "not_found"
         publish(own_cloud, PreparedPrompt("q11_hours", "When are you open?", [], 1), "From ten.")
+        entry = {"id": "q11_hours", "prompt": "When are you open?", "aliases": [], "variants": 1}
+        assert function.call("GET", "/responses/catalogue.json").json() == {"prompts": [entry]}
         assert function.call("GET", "/responses/q11/0.json").json() == {"response": "From ten."}
 
 
@@ -851,6 +853,35 @@ def test_limits_are_counted_in_the_table(own_cloud: Cloud, start: Start) -> None
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
     assert 1 <= int(answers[3].headers["retry-after"]) <= 60
     assert answers[3].error_code == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_answer_is_kept_for_every_copy_of_the_function(
+    own_cloud: Cloud, start: Start, upstream: RecordedUpstream, missing: bool
+) -> None:
+    """Where the table is not, a model is asked each time."""
+    price = {"input": 2, "output": 8}
+    own_cloud.put_models({"m": vllm(upstream.base_url, origin="paid", price=price)})
+    env = {"CACHE_TABLE": "nowhere"} if missing else {}
+    functions = [start(own_cloud, env) for _ in range(2)]
+    answers = [functions[n].chat(x_cache=True) for n in (0, 1, 1)]
+    again = "miss" if missing else "hit"
+    assert [answer.headers["x-lexora-cache"] for answer in answers] == ["miss", again, again]
+    assert len(upstream.received) == (3 if missing else 1)
+    assert ("the cache cannot be read" in functions[1].stdout) == missing
+    if not missing:
+        assert answers[1].headers["x-lexora-saved-usd"] == "0.000038000"
+        assert own_cloud.records()[answers[1].headers["x-request-id"]]["saved_usd"] == 0.000038
+        assert '"SavedUsd":[3.8e-05]' in functions[1].stdout
+
+
+def test_answers_of_all_users_may_be_shared(own_cloud: Cloud, start: Start, upstream: RecordedUpstream) -> None:
+    settings = ({}, {"CACHE_PER_USER": "false"}, {"CACHE_BY_REQUEST": "false"})
+    for env, states in zip(settings, (["miss", "miss"], ["miss", "hit"], [None, None]), strict=True):
+        function = start(own_cloud, env)
+        answers = [function.chat(x_cache=True, x_user_id=user) for user in ("ann", "bob")]
+        assert [answer.headers.get("x-lexora-cache") for answer in answers] == states
+    assert len(upstream.received) == 5
 
 
 def test_the_longest_answer_that_anthropic_is_asked_for_is_reserved(

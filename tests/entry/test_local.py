@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -65,6 +66,19 @@ def taken(port: int) -> bool:
 
 # Whoever runs the tests may run a model server as well.
 needs_usual_ports = pytest.mark.skipif(any(map(taken, USUAL_PORTS)), reason="port 8000, 8080 or 11434 is taken")
+
+
+def test_what_it_keeps_is_its_users_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with running_gateway(tmp_path, {"models": {}, "responses": {"store": True}}):
+            modes = {
+                path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "data", *(tmp_path / "data").iterdir())
+            }
+    finally:
+        os.umask(before)
+    assert {"data", "lexora.db", "responses.db", "journal.jsonl"} <= modes.keys()
+    assert not any(modes.values()), modes
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 5, step: float = 0.02) -> Any:
@@ -602,8 +616,13 @@ def test_a_new_prompt_is_known_after_a_reload_and_an_old_one_forgotten(tmp_path:
         )
         (tmp_path / "answers" / "responses" / "q1_x").mkdir()
         (tmp_path / "answers" / "responses" / "q1_x" / "0.json").write_text('{"response": "Y."}')
+        known = httpx2.get(f"{gateway.url}/responses/catalogue.json")
         _by_signal(gateway)
         wait_for(lambda: httpx2.get(f"{gateway.url}/health").json()["prepared_prompts"] == 1)
+        tag = {"if-none-match": known.headers["etag"]}
+        assert httpx2.get(f"{gateway.url}/responses/catalogue.json", headers=tag).json() == {
+            "prompts": [{"id": "q1_x", "prompt": "X?", "aliases": [], "variants": 1}]
+        }
         assert (
             chat(gateway, messages=[{"role": "user", "content": "x"}]).headers["x-lexora-deployment"] == "fixed/q1_x/0"
         )
@@ -621,10 +640,16 @@ def test_a_changed_config_is_in_force_after_a_reload(tmp_path: Path) -> None:
         running_gateway(tmp_path, config(first.url)) as gateway,
     ):
         assert chat(gateway).json()["choices"][0]["message"]["content"] == "a"
+        assert [chat(gateway, x_cache=True).headers["x-lexora-cache"] for _ in range(2)] == ["miss", "hit"]
         file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(config(second.url, logging={"message_text": False}, default_model="m")))
+        file.write_text(
+            yaml.safe_dump(
+                config(second.url, cache={"by_request": False}, logging={"message_text": False}, default_model="m")
+            )
+        )
         _by_signal(gateway)
         wait_for(lambda: chat(gateway).json()["choices"][0]["message"]["content"] == "b")
+        assert "x-lexora-cache" not in chat(gateway, x_cache=True).headers
         wait_for(lambda: "latestUserMessage" not in gateway.log_line_of(chat(gateway).headers["x-request-id"]))
         assert [line["message"] for line in gateway.log_lines() if line["message"].startswith("reload")] == [
             "reloaded: 1 models, 10 prompts"

@@ -51,7 +51,7 @@ def test_a_model_is_loaded_and_unloaded(operator: Operator) -> None:
         (("load", "nobodys"), None, "'nobodys' does not exist"),
         (("sleep", "team/q", "--level", "2"), None, "Ollama"),
         (("load", "team/q", "--path", "/a"), None, "Only vLLM takes a LoRA adapter"),
-        (("list",), "", "LEXORA_API_KEY"),
+        (("list",), "", "Make one with `lexora keys create --user NAME --admin`"),
         (("list",), "sk-lexora-000000000000-wrong", "LEXORA_API_KEY"),
     ],
 )

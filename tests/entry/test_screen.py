@@ -64,6 +64,7 @@ def test_the_screen_says_everything_once(gateway: RunningGateway) -> None:
     assert said.startswith(f"\nLexora {__version__}  {gateway.url}\n")
     assert said.count(f"tiny-chat, tiny  ->  llamacpp {upstream[0]} (own)\n") == 1
     assert said.count("50 prepared answers to 10 prompts") == 1
+    assert said.count(f"in a browser: {gateway.url}/try/\n") == 1
     assert said.count(str(gateway.folder / "data" / "lexora.db")) == 1
     assert said.count(f"{gateway.url}/docs") == 1
     assert said.count("curl ") == 1

@@ -46,10 +46,13 @@ def test_the_functions_environment(dev: Environment, prod: Environment, function
         "JWT_ADMIN_VALUE": "admin",
         "OWN_OPEN": "true",
         "PAID_OPEN": "false",
+        "CACHE_TTL_SECONDS": "3600",
+        "CACHE_PER_USER": "true",
+        "CACHE_BY_REQUEST": "true",
         **({"MAX_PLAIN_SECONDS": "110"} if function == "Stream" else {}),
     }
     references = variables.keys() - plain.keys() - adapter.keys()
-    assert references == {"ANSWERS_TABLE", "REQUESTS_TABLE", "LIMITS_TABLE", "CONFIG_BUCKET"}
+    assert references == {"ANSWERS_TABLE", "REQUESTS_TABLE", "LIMITS_TABLE", "CACHE_TABLE", "CONFIG_BUCKET"}
     assert adapter == (
         {
             "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
@@ -76,11 +79,13 @@ def test_functions_may_do_what_they_must(dev: Environment, function: str) -> Non
         "dynamodb:GetItem",
         ("dynamodb:BatchWriteItem", "dynamodb:Query"),
         ("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"),
+        ("dynamodb:GetItem", "dynamodb:PutItem"),
         ("s3:GetObject", "s3:GetObjectVersion"),
         ("s3:ListBucket", "s3:ListBucketVersions"),
         "secretsmanager:GetSecretValue",
     }
     assert "Answers" in text(granted["dynamodb:GetItem"]["Resource"])
+    assert "Cache" in text(granted["dynamodb:GetItem", "dynamodb:PutItem"]["Resource"])
     assert "Requests" in text(granted["dynamodb:BatchWriteItem", "dynamodb:Query"]["Resource"])
     assert text(granted["s3:GetObject", "s3:GetObjectVersion"]["Resource"]).endswith("}/config/model_map.json")
     bucket = text(granted["s3:ListBucket", "s3:ListBucketVersions"]["Resource"])

@@ -12,6 +12,7 @@ from tests.infra.synthesis import Environment, text
         ("Answers", [("prompt", "HASH", "S"), ("variant", "RANGE", "N")], False),
         ("Requests", [("day", "HASH", "S"), ("request_id", "RANGE", "S")], True),
         ("Limits", [("pk", "HASH", "S"), ("sk", "RANGE", "S")], True),
+        ("Cache", [("key", "HASH", "S")], True),
     ],
 )
 def test_a_table_costs_nothing_while_idle(
@@ -117,4 +118,5 @@ def test_outputs(dev: Environment) -> None:
         "AnswersTableName",
         "RequestsTableName",
         "LimitsTableName",
+        "CacheTableName",
     }

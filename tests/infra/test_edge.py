@@ -101,11 +101,13 @@ def test_the_publisher_may_publish_and_nothing_else(dev: Environment) -> None:
 
 def test_the_page_has_its_files_and_nothing_else() -> None:
     names = ["index.html", "lexora-answers.js", "page.css", "page.js"]
-    paths = ["/try/", *(f"/try/{name}" for name in names), "/try", "/try/../responses/", "/try/index", "/try/page.js/"]
+    paths = ["/try/", *(f"/try/{name}" for name in names), "/try", "/"]
+    paths += ["/try/../responses/", "/try/index", "/try/page.js/"]
     answers = edge_function([("GET", path) for path in paths], page.function_source())
     assert [answer.get("uri") for answer in answers[:5]] == ["/try/index.html", *paths[1:5]]
-    assert (answers[5]["statusCode"], answers[5]["headers"]) == (301, {"location": {"value": "/try/"}})
-    for path, answer in zip(paths[6:], answers[6:], strict=True):
+    for answer in answers[5:7]:
+        assert (answer["statusCode"], answer["headers"]) == (307, {"location": {"value": "/try/"}})
+    for path, answer in zip(paths[7:], answers[7:], strict=True):
         assert answer["statusCode"] == 404
         assert json.loads(answer["body"]["data"])["error"]["message"] == f"There is no {path}."
 
@@ -118,7 +120,7 @@ def test_the_page_comes_out_of_the_same_bucket(dev: Environment) -> None:
     assert files["DistributionPaths"] == ["/try/*"]
     function = dev.one("Edge", "CloudFront::Function", "PageFunction")
     assert function["FunctionCode"] == page.function_source()
-    for path in ("/try", "/try/*"):
+    for path in ("/", "/try", "/try/*"):
         behaviour = behaviours(dev)[path]
         assert behaviour["TargetOriginId"] == behaviours(dev)["/responses/*"]["TargetOriginId"]
         assert [it["EventType"] for it in behaviour["FunctionAssociations"]] == ["viewer-request"]

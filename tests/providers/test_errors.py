@@ -25,14 +25,14 @@ def refuse(status: int, body: Any, **options: Any) -> UpstreamRefused:
     ("body", "error_type", "param", "code"),
     [
         (OPENAI, "invalid_request_error", "messages", "too_long"),
-        (VLLM, "BadRequestError", "input_tokens", "upstream_error"),
-        (LLAMACPP, "exceed_context_size_error", None, "upstream_error"),
-        (ANTHROPIC, "invalid_request_error", None, "upstream_error"),
-        (GOOGLE, "INVALID_ARGUMENT", None, "upstream_error"),
-        ([GOOGLE], "INVALID_ARGUMENT", None, "upstream_error"),
+        (VLLM, "BadRequestError", "input_tokens", "context_length_exceeded"),
+        (LLAMACPP, "exceed_context_size_error", None, "context_length_exceeded"),
+        (ANTHROPIC, "invalid_request_error", None, "context_length_exceeded"),
+        (GOOGLE, "INVALID_ARGUMENT", None, "context_length_exceeded"),
+        ([GOOGLE], "INVALID_ARGUMENT", None, "context_length_exceeded"),
         (MISTRAL, "invalid_model", None, "1500"),
-        ({"error": CONTEXT}, "upstream_error", None, "upstream_error"),
-        ({"detail": CONTEXT}, "upstream_error", None, "upstream_error"),
+        ({"error": CONTEXT}, "upstream_error", None, "context_length_exceeded"),
+        ({"detail": CONTEXT}, "upstream_error", None, "context_length_exceeded"),
     ],
 )
 def test_every_envelope_becomes_openais(body: Any, error_type: str, param: str | None, code: str) -> None:

@@ -36,6 +36,7 @@ class Cloud:
         self.requests = emulator.table(day="S", request_id="S")
         self.limits = emulator.table(pk="S", sk="S")
         self.responses = emulator.table(pk="S", sk="S")
+        self.cache = emulator.table(key="S")
         DynamoAnswers(emulator.client("dynamodb"), self.answers).replace(load_prepared(SHIPPED)[1])
         if models is not None:
             self.put_models(models)
@@ -72,6 +73,7 @@ class Cloud:
             "ANSWERS_TABLE": self.answers,
             "REQUESTS_TABLE": self.requests,
             "LIMITS_TABLE": self.limits,
+            "CACHE_TABLE": self.cache,
             "AUTH_REQUIRED": "false",
             "CONFIG_BUCKET": self.bucket,
             "MODEL_MAP_KEY": KEY,

@@ -135,11 +135,12 @@ class Environment:
         self.name = name
         self.outputs = outputs
         self.emulator = emulator
+        self.cdn_host = outputs["CdnUrl"].removeprefix("https://")
         # What AWS's names would lead to answers on the emulator's port, told apart by the host that is asked for.
         self._hosts = {
             "chat": f"{_label(outputs['ChatApiEndpoint'])}.execute-api.localhost:{emulator.port}",
             "stream": f"{_label(outputs['StreamApiEndpoint'])}.execute-api.localhost:{emulator.port}",
-            "cdn": outputs["CdnUrl"].removeprefix("https://"),
+            "cdn": self.cdn_host,
         }
 
     def client(self, door: str) -> httpx2.Client:

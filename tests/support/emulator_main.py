@@ -127,6 +127,16 @@ def _take_requests_for_tls() -> None:
     app.pin_request_origin = lambda address, _: pin(address, True)
 
 
+def _take_browsers_for_tls() -> None:
+    """CloudFront's viewers say in a header whether they have TLS. Browsers cannot: they are believed to have it."""
+    check = cloudfront._check_viewer_protocol_policy
+
+    def checked(behavior: Any, method: str, is_https: bool, uri: str, query: str, headers: dict[str, str]) -> Any:
+        return check(behavior, method, is_https or "x-forwarded-proto" not in headers, uri, query, headers)
+
+    cloudfront._check_viewer_protocol_policy = checked
+
+
 def _hold_functions_to_their_roles() -> None:
     """Functions may do what their roles allow. Who deploys and operates, and a test, may do all."""
     functions = set()
@@ -171,6 +181,7 @@ if __name__ == "__main__":
     _mend_streaming_integrations()
     _mend_origins()
     _take_requests_for_tls()
+    _take_browsers_for_tls()
     _hold_functions_to_their_roles()
     _name_functions_of_the_edge()
     app.main()

@@ -99,8 +99,9 @@ class Asker:
             else:
                 if response.status == 200:
                     return _answer(response, said)
-                problem = f"{response.status}: {_message(said)}"
-                pause = _wait(response, pause, problem)
+                code, message = _error(said)
+                problem = f"{response.status}: {message}"
+                pause = _wait(response, pause, problem, code)
             if call < MOST_CALLS:
                 note(f"{problem}; asks again in {pause:.1f} s")
                 await asyncio.sleep(pause)
@@ -120,8 +121,10 @@ class Asker:
         return await self._client.send(self._origin, start + body, connect_timeout=_CONNECT_SECONDS)
 
 
-def _wait(response: Response, pause: float, problem: str) -> float:
+def _wait(response: Response, pause: float, problem: str, code: str) -> float:
     """How long to wait before the next call. Raises NoAnswer and ConfigError where none would help."""
+    if code == "no_model_connected":  # it waits for a person
+        raise ConfigError(f"the gateway has no model: {problem}; or name another gateway with --url")
     if response.status in _MISTAKES:
         raise ConfigError(f"the gateway refuses, {problem}{_MISTAKES[response.status]}")
     should = response.header(b"x-should-retry")
@@ -157,8 +160,10 @@ def _answer(response: Response, body: bytes) -> Answer:
     )
 
 
-def _message(body: bytes) -> str:
+def _error(body: bytes) -> tuple[str, str]:
+    """An error's code, empty if it has none, and its message."""
     try:
-        return str(msgspec.json.decode(body)["error"]["message"]).rstrip(".")
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        return "it gives no reason"
+        error = msgspec.json.decode(body)["error"]
+        return str(error.get("code") or ""), str(error["message"]).rstrip(".")
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return "", "it gives no reason"

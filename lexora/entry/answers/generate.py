@@ -22,6 +22,7 @@ from lexora.entry.answers.asking import Answer, Asker, NoAnswer
 from lexora.entry.answers.files import AnswerFiles, Draft
 from lexora.entry.answers.folder import own_folder
 from lexora.entry.errors import ConfigError
+from lexora.entry.models import address
 
 _WORDS = {
     "length": "it was cut off at the token limit (--max-tokens)",
@@ -54,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--again", action="store_true", help="drafts in the place of the served answers as well")
     parser.add_argument("--model", metavar="NAME", help="the model to ask (default: the gateway's)")
-    parser.add_argument(
-        "--url", default="http://127.0.0.1:8001", help="a gateway that runs (default: http://127.0.0.1:8001)"
-    )
+    parser.add_argument("--url", help="a gateway that runs (default: the config's, else http://127.0.0.1:8001)")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: 1.0")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="the limit of one answer (default: the model's)")
     parser.add_argument("--tries", type=int, default=4, metavar="N", help="answers for one draft (default: 4)")
@@ -133,7 +132,7 @@ class _Work:
 
     async def do(self, slots: dict[str, list[Slot]]) -> None:
         """Raises ConfigError for what is wrong with every request; what was written by then is kept."""
-        asker = Asker(self._options.url, os.environ.get("LEXORA_API_KEY"))
+        asker = Asker(self._options.url or address(self._options.config), os.environ.get("LEXORA_API_KEY"))
         free = asyncio.Semaphore(self._options.parallel)
         try:
             await asker.look()
@@ -213,7 +212,8 @@ class _Work:
             )
         left = self._all - len(self.written)
         if left:
-            print(f"{left} are missing: run it again to go on; what is written is kept", file=sys.stderr)
+            other = ", or with another --model" if self.given_up else ""
+            print(f"{left} missing: run it again to go on{other}; what is written is kept", file=sys.stderr)
         if self.written:
             print("next: lexora answers review", file=sys.stderr)
 

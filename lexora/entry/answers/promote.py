@@ -120,7 +120,8 @@ def _show(proposals: Proposals, catalogue: Catalogue, limit: int) -> None:
         near = catalogue.by_id(shown[place - 1].near or "") if place else None
         if near is not None:
             print(f"{'':{widths[0]}}  close to {near.id} ({near.prompt}): an alias? then --id {near.id}")
-    notes = [f"{len(proposals.found)} prompts, {len(shown)} of them shown"]
+    found = len(proposals.found)
+    notes = [f"{found} {'prompt' if found == 1 else 'prompts'}, {len(shown)} of them shown"]
     if proposals.of_few:
         notes.append(f"{proposals.of_few} more were asked by too few users to be shown (--users 1 shows them)")
     if any(proposal.unpriced for proposal in shown):

@@ -3,10 +3,12 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
-from lexora.core.answer_checks import answer_faults
+from lexora.core.answer_checks import answer_faults, repeats
+from lexora.core.answers import PreparedPrompt
 from lexora.entry.answers.accept import accept
 from lexora.entry.answers.files import AnswerFiles, Draft
 from lexora.entry.answers.folder import chosen_folder, own_folder
@@ -32,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         _ask(files, drafts)
     else:
         for entry, number, draft in drafts:
-            print(_shown(f"{entry.id}/{number}", entry.prompt, draft))
+            print(_shown(files, entry, number, draft))
         then = "; then lexora answers accept NAME … (or --all), lexora answers reject NAME …" if drafts else ""
         print(f"{len(drafts)} {'draft waits' if len(drafts) == 1 else 'drafts wait'} for review{then}", file=sys.stderr)
     return 0
@@ -40,8 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _ask(files: AnswerFiles, drafts: Waiting) -> None:
     for place, (entry, number, draft) in enumerate(drafts, 1):
-        name = f"{entry.id}/{number}"
-        print(f"({place} of {len(drafts)}) {_shown(name, entry.prompt, draft)}")
+        print(f"({place} of {len(drafts)}) {_shown(files, entry, number, draft)}")
         answer = ""
         while answer not in ("a", "r", "s", "q"):
             try:
@@ -61,10 +62,24 @@ def _ask(files: AnswerFiles, drafts: Waiting) -> None:
     print("no more drafts" if drafts else "no draft waits for review")
 
 
-def _shown(name: str, prompt: str, draft: Draft) -> str:
+def _shown(files: AnswerFiles, entry: PreparedPrompt, number: int, draft: Draft) -> str:
+    """A draft, and what is wrong with it: what `accept` would refuse, and whether it repeats an earlier draft."""
     facts = ", ".join(filter(None, (draft.deployment or draft.model, draft.generated_at)))
     place = f", in the place of variant {draft.replaces}" if draft.replaces is not None else ""
-    lines = [f"{name}  {prompt}", f"  {facts or 'written by hand'}{place}", ""]
+    lines = [f"{entry.id}/{number}  {entry.prompt}", f"  {facts or 'written by hand'}{place}", ""]
     lines += [f"    {line}" for line in draft.response.splitlines()]
-    lines += [f"  ! {fault}" for fault in answer_faults(prompt, draft.response)]
+    faults = answer_faults(entry.prompt, draft.response) or repeats(
+        draft.response, _others(files, entry, number, draft)
+    )
+    lines += [f"  ! {fault}" for fault in faults]
     return "\n".join((*lines, ""))
+
+
+def _others(files: AnswerFiles, entry: PreparedPrompt, number: int, draft: Draft) -> Iterator[tuple[str, str]]:
+    """The answers that it would be served beside, by their file."""
+    for k, text in files.answers(entry.id).items():
+        if k != draft.replaces:
+            yield f"responses/{entry.id}/{k}.json", text
+    for k, other in files.drafts(entry.id).items():
+        if k < number:
+            yield f"drafts/{entry.id}/{k}.json", other.response

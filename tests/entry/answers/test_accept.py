@@ -29,9 +29,19 @@ def test_drafts_are_shown_with_where_they_come_from(drafts: Operator) -> None:
         f"q1_capital/{number}  {CAPITAL}" for number in range(3)
     ]
     assert "  vllm/up\n" in out
+    assert "  !" not in out
     assert "3 drafts wait for review; then lexora answers accept NAME" in err
     (second,) = json.loads(drafts("review", "q1/1", "--json").out)
     assert (second["name"], second["response"], second["model"]) == ("q1_capital/1", CAPITALS[1], "up")
+
+
+def test_what_accept_would_refuse_is_shown(drafts: Operator) -> None:
+    drafts.draft("q1_capital/2", CAPITALS[1].replace("です。", "である。"))
+    assert "\n  ! it says nearly the same as drafts/q1_capital/1.json" in drafts("review", "q1/2").out
+    drafts("accept", "q1/1")
+    assert "\n  ! it says nearly the same as responses/q1_capital/0.json" in drafts("review", "q1/2").out
+    drafts.draft("q1_capital/2", CAPITALS[1], replaces=0)
+    assert "  !" not in drafts("review", "q1/2").out
 
 
 def test_what_is_accepted_is_served_without_gaps(drafts: Operator) -> None:

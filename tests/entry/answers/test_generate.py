@@ -153,7 +153,7 @@ def test_the_wait_that_a_gateway_asks_for_is_kept_and_not_lengthened(wish: Opera
         status, _, err = wish("generate", "--url", gateway.base_url, "--variants", "2")
         assert (status, len(gateway.received)) == (1, 5)
         assert "q1_capital/1  given up: 429: Not now (5 times)" in err
-        assert "1 are missing: run it again to go on" in err
+        assert "1 missing: run it again to go on, or with another --model" in err
         gateway.play(failure("429 Too Many Requests", "retry-after: 86400\r\nx-should-retry: false\r\n"))
         assert wish("generate", "--url", gateway.base_url, "--variants", "2").status == 1
         assert len(gateway.received) == 1
@@ -252,6 +252,15 @@ def test_a_model_that_there_is_not_ends_it_at_once(wish: Operator, door: Running
     status, out, err = generate(wish, door, model="nobody")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "name a model with --model" in err
+
+
+def test_a_gateway_without_a_model_ends_it_at_once(wish: Operator) -> None:
+    """It is found by its config."""
+    with running_gateway(wish.folder / "gateway", {"models": {}}) as bare:
+        config = wish.write("gateway/where.yaml", {"server": {"port": int(bare.url.rpartition(":")[2])}})
+        status, out, err = wish("generate", "--config", config)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "the gateway has no model: 503: " in err
 
 
 def test_a_gateway_that_needs_a_key(

@@ -293,8 +293,20 @@ def test_an_environment_that_there_is_not_is_named(dev: Environment) -> None:
     assert "there is no stack Lexora-nowhere-Data" in refused(dev.lexora("diff"))
 
 
-def test_without_the_sdk_it_says_what_to_install(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "boto3.py").write_text("raise ModuleNotFoundError(name='boto3')")
-    command = (LEXORA, "answers", "diff", "--folder", machine.answers, "--env", "dev")
-    ended = run(*command, env={**ALONE, "PYTHONPATH": str(tmp_path)})
+@pytest.fixture
+def no_sdk(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine on which only what the gateway needs is installed."""
+    for name in ("boto3", "botocore"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError(name='{name}')")
+    return {**ALONE, "PYTHONPATH": str(tmp_path)}
+
+
+def test_without_the_sdk_it_says_what_to_install(machine: Machine, no_sdk: dict[str, str]) -> None:
+    ended = run(LEXORA, "answers", "diff", "--folder", machine.answers, "--env", "dev", env=no_sdk)
     assert "make .venv/aws" in refused(ended)
+
+
+def test_here_it_needs_no_sdk(machine: Machine, no_sdk: dict[str, str]) -> None:
+    places = ("--config", machine.folder / "config.yaml", "--data", machine.folder / "data")
+    ended = run(LEXORA, "answers", "publish", *places, env=no_sdk)
+    assert (ended.status, ended.out.count("\n+ ")) == (0, 9), ended.err

@@ -28,7 +28,10 @@ class DynamoCache:
     async def get(self, key: str) -> KeptAnswer | None:
         # Not a consistent read, which costs twice as much: what was written a moment ago may be missed.
         item = self._call("get_item", Key={"key": {"S": key}}).get("Item")
-        return _decode(zlib.decompress(item["answer"]["B"])) if item is not None else None
+        try:
+            return _decode(zlib.decompress(item["answer"]["B"])) if item is not None else None
+        except (zlib.error, msgspec.DecodeError) as error:
+            raise OSError(f"table {self._table}: {error}") from None
 
     async def put(self, key: str, answer: KeptAnswer) -> None:
         packed = zlib.compress(_encode(answer))

@@ -67,7 +67,7 @@ class SqliteCache:
         def guarded() -> _T:
             try:
                 return work()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, msgspec.DecodeError) as error:
                 self._close()
                 raise OSError(f"{self._path}: {error}") from None
 

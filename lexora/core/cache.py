@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lexora.core.routing import Routes
 
 # Part of every key. To be raised whenever what is kept, or what it is kept by, changes.
-_VERSION = 1
+_VERSION = 2
 # Fields that cannot change what is said: how it is sent, on whose behalf, and what the provider notes beside it.
 _NOT_ASKED = {
     *("model", "stream", "stream_options", "user", "metadata"),
@@ -233,10 +233,10 @@ def key_of(
 ) -> str | None:
     """What an answer is kept by: SHA-256 of all that matters, whatever the order of fields. None if it cannot be told.
 
-    What matters is what is asked of which model, behind which deployments, and for whom if answers are for their users
-    alone.
+    What matters is what is asked of which model, behind which deployments, in whose API's form (the same fields may say
+    another thing in another), and for whom if answers are for their users alone.
     """
-    sent = request.fields if request.anthropic is None else request.anthropic
+    form, sent = ("openai", request.fields) if request.anthropic is None else ("anthropic", request.anthropic)
     try:
         asked = {
             name: json.loads(bytes(raw), object_pairs_hook=_object)
@@ -244,7 +244,7 @@ def key_of(
             if name not in _NOT_ASKED and not name.startswith("x_")
         }
         behind = [(each.provider, each.base_url, each.model) for each in deployments]
-        whole = [_VERSION, request.task.path, model, behind, owner, request.betas.decode("latin-1"), asked]
+        whole = [_VERSION, form, request.task.path, model, behind, owner, request.betas.decode("latin-1"), asked]
         return sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     except (ValueError, RecursionError):
         return None

@@ -14,13 +14,11 @@ from lexora.core.errors import UpstreamError
 from lexora.core.passage import Passage
 from lexora.core.ports import ChunkStream, SoFar, Upstream
 from lexora.core.record import Record
-from lexora.core.replay import kept_of_stream
+from lexora.core.replay import Assembled
 from lexora.core.usage import Usage
 
 # Providers that sign their models' reasoning.
 _SIGNING = ("anthropic", "bedrock")
-# Of a stream that is kept: each of its pieces repeats who sent it, and when, around a few letters.
-_MOST_BYTES = 16_000_000
 
 
 def deployment_comment(label: str) -> bytes:
@@ -161,13 +159,11 @@ class KeptRelay:
         loop: AbstractEventLoop,
     ) -> None:
         self._relay = relay
-        self._request = request
+        self._answer = Assembled(request)
         self._record = record
         self._cache = cache
         self._lead = lead
         self._loop = loop
-        self._frames: list[bytes] = []
-        self._size = 0
 
     @property
     def tokens_seen(self) -> int:
@@ -182,9 +178,7 @@ class KeptRelay:
         if flight is not None:
             flight.held_since = None
         frames = await self._relay.read()
-        self._size += len(frames)
-        if self._size <= _MOST_BYTES:
-            self._frames.append(frames)
+        self._answer.feed(frames)
         if self._relay.ended:
             await self._keep()
         elif flight is not None:
@@ -195,8 +189,8 @@ class KeptRelay:
         relay, record = self._relay, self._record
         relay.close()  # with which it is counted
         body = None
-        if relay.one_piece and not record.malformed_events and self._size <= _MOST_BYTES:
-            body = kept_of_stream(self._request, self._frames, relay.usage, signed=record.provider in _SIGNING)
+        if relay.one_piece and not record.malformed_events:
+            body = self._answer.kept(relay.usage, signed=record.provider in _SIGNING)
         await self._cache.keep(self._lead, body, relay.usage or counted(record), record)
 
     def close(self) -> None:

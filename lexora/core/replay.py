@@ -3,7 +3,7 @@
 What cannot be put together with certainty is not kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -28,8 +28,9 @@ _PIECES = ("content", "reasoning_content", "reasoning", "refusal", "arguments", 
 # What every chunk repeats; what else there is besides comes with the last one.
 _IN_EVERY_CHUNK = ("created", "model", "system_fingerprint", "service_tier")
 _DATA = b"data: "
+# Of a stream: each of its pieces repeats who sent it, and when, around a few letters.
+_MOST_BYTES = 16_000_000
 
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -40,33 +41,18 @@ class _Strange(Exception):
     """Pieces of a form that is not known."""
 
 
+# What such forms lead to: an upstream may send anything, and whoever asked it gets that all the same.
+_UNKNOWN = (_Strange, msgspec.DecodeError, RecursionError, AttributeError, LookupError, TypeError, ValueError)
+
+
 def kept_of_plain(request: ChatRequest, body: bytes) -> bytes | None:
     """What is kept of a plain answer; None if it is not whole."""
     if request.task in _WITHOUT_CHOICES:
         return body
     try:
-        whole = _is_whole(_decode(body))
-    except (*_NOT_JSON, _Strange):
+        return body if _is_whole(_decode(body)) and as_frames(request, body, "") else None
+    except _UNKNOWN:
         return None
-    return body if whole else None
-
-
-def kept_of_stream(
-    request: ChatRequest, frames: Sequence[bytes], usage: Usage | None, *, signed: bool = False
-) -> bytes | None:
-    """The same of a stream. `signed` says that the provider signs reasoning, which its streams show Anthropic's clients
-    alone: for others such an answer is not kept.
-    """
-    try:
-        answer = _Assembled(request)
-        for frame in b"".join(frames).split(b"\n\n"):
-            if frame.startswith(_DATA):
-                answer.add(_decode(frame[len(_DATA) :]))
-        completion = answer.completion(usage)
-        whole = _is_whole(completion) and not (signed and request.anthropic is None and answer.has_reasoning)
-    except (*_NOT_JSON, _Strange):
-        return None
-    return _encode(completion) if whole else None
 
 
 def as_plain(request: ChatRequest, kept: bytes, request_id: str) -> bytes:
@@ -150,37 +136,66 @@ def _deltas(message: _Fields, *, signed: bool, whole: bool) -> Iterator[_Fields]
         yield rest
 
 
-class _Assembled:
-    """A completion, put together from the chunks of a stream."""
+class Assembled:
+    """What is kept of a stream: a completion, put together as the stream goes by."""
 
     def __init__(self, request: ChatRequest) -> None:
-        self._object = _OBJECT[request.task][0]
+        self._request = request
+        self._size = 0
+        self._can = True
         self._facts: _Fields = {}
         self._choices: dict[int, _Choice] = {}
 
-    def add(self, chunk: _Fields) -> None:
-        """Raises _Strange."""
+    def feed(self, frames: bytes) -> None:
+        """Takes the next frames, each of them whole."""
+        self._size += len(frames)
+        if not self._can:
+            return
+        try:
+            for frame in frames.split(b"\n\n"):
+                if frame.startswith(_DATA):
+                    self._add(_decode(frame[len(_DATA) :]))
+            self._can = self._size <= _MOST_BYTES
+        except _UNKNOWN:
+            self._can = False
+        if not self._can:
+            self._choices.clear()
+
+    def kept(self, usage: Usage | None, *, signed: bool = False) -> bytes | None:
+        """The completion; None if it is not whole. It has the usage that the stream has shown, or else this.
+
+        `signed` says that the provider signs reasoning, which its streams show Anthropic's clients alone: for others
+        such an answer is not kept.
+        """
+        if not self._can or (signed and self._request.anthropic is None and self._has_reasoning()):
+            return None
+        try:
+            completion = self._completion(usage)
+            kept = _encode(completion)
+            return kept if _is_whole(completion) and as_frames(self._request, kept, "") else None
+        except _UNKNOWN:
+            return None
+
+    def _add(self, chunk: _Fields) -> None:
         for piece in chunk.pop("choices", None) or ():
-            if not isinstance(piece, dict):
-                raise _Strange
             index = piece.pop("index", 0)
+            if not isinstance(index, int):
+                raise _Strange
             self._choices.setdefault(index, _Choice()).add(piece)
         chunk.pop("obfuscation", None)  # OpenAI's, so that the lengths of chunks tell nothing
         self._facts |= {name: value for name, value in chunk.items() if value is not None or name not in self._facts}
 
-    @property
-    def has_reasoning(self) -> bool:
+    def _has_reasoning(self) -> bool:
         return any(choice.message.get("reasoning_content") for choice in self._choices.values())
 
-    def completion(self, usage: Usage | None) -> _Fields:
-        """All of it, with the usage that the stream has shown, or else this."""
+    def _completion(self, usage: Usage | None) -> _Fields:
         facts = self._facts
         if facts.get("usage") is None:
             facts.pop("usage", None)
             if usage is not None:
                 facts["usage"] = _usage(usage)
         choices = [{"index": index, **self._choices[index].whole()} for index in sorted(self._choices)]
-        return {**facts, "object": self._object, "choices": choices}
+        return {**facts, "object": _OBJECT[self._request.task][0], "choices": choices}
 
 
 class _Choice:
@@ -192,34 +207,33 @@ class _Choice:
         self._logprobs: dict[str, list[Any] | None] | None = None
         self._calls: dict[int, _Fields] = {}
         self._thoughts: list[_Fields] = []
-        self._unsigned = ""
+        self._unsigned: list[str] = []
 
     def add(self, piece: _Fields) -> None:
         """Raises _Strange."""
         delta, logprobs = piece.pop("delta", None), piece.pop("logprobs", None)
         for name, values in (logprobs or {}).items():
             self._logprobs = self._logprobs or {}
-            have = self._logprobs.get(name)
-            self._logprobs[name] = have if values is None else _list(have) + _list(values)
+            _extend(self._logprobs, name, values)
         for call in _list((delta or {}).pop("tool_calls", None)):
             if not isinstance(call, dict) or not isinstance(call.get("index"), int):
                 raise _Strange
             _merge(self._calls.setdefault(call.pop("index"), {}), call)
         if delta:
-            self._unsigned += delta.get("reasoning_content") or ""
+            if said := delta.get("reasoning_content"):
+                self._unsigned.append(said)
             for block in _list(delta.pop("thinking_blocks", None)):
                 if "signature" in block:
-                    block = {**block, "thinking": self._unsigned + block.get("thinking", "")}
-                    self._unsigned = ""
+                    block = {**block, "thinking": "".join(self._unsigned) + block.get("thinking", "")}
+                    self._unsigned.clear()
                 self._thoughts.append(block)
             _merge(self.message, delta)
         if "text" in piece:
             _merge(self.message, {"text": piece.pop("text")})
         for name, value in piece.items():
-            have = self._fields.get(name)
-            if isinstance(have, list) and isinstance(value, list):
-                self._fields[name] = have + value  # such as the tokens' ids
-            elif value is not None or have is None:
+            if isinstance(value, list):
+                _extend(self._fields, name, value)  # such as the tokens' ids
+            elif value is not None or name not in self._fields:
                 self._fields[name] = value
 
     def whole(self) -> _Fields:
@@ -243,11 +257,22 @@ def _merge(whole: _Fields, piece: _Fields) -> None:
         if have is None:
             whole[name] = value
         elif name in _PIECES and isinstance(have, str) and isinstance(value, str):
-            whole[name] = have + value
+            whole[name] = None  # with no other name for it, CPython lengthens a text where it is: linear, not square
+            have += value
+            whole[name] = have
         elif isinstance(have, dict) and isinstance(value, dict):
             _merge(have, value)
         elif value not in (None, "", have):
             raise _Strange
+
+
+def _extend(whole: _Fields, name: str, values: Any) -> None:
+    """Adds to a list that may not be there yet. Raises _Strange where there is something else."""
+    have = whole.get(name)
+    if have is None or values is None:
+        whole[name] = values if have is None else have
+    else:
+        _list(have).extend(_list(values))
 
 
 def _list(values: Any) -> list[Any]:

@@ -399,6 +399,22 @@ def test_nor_is_such_a_stream(site: RunningGateway, upstream: RecordedUpstream, 
     assert [state(ask(site, messages, stream=True)) for _ in range(2)] == ["miss", "hit"]
 
 
+PARTS = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "Hello."}]  # Mistral's, of reasoning
+
+
+def test_what_the_cache_cannot_read_reaches_the_client_all_the_same(
+    site: RunningGateway, upstream: RecordedUpstream, messages: Any
+) -> None:
+    said = {"role": "assistant", "content": PARTS}
+    plain = [json_response(completion(choices=[{"index": 0, "message": said, "finish_reason": "stop"}]))]
+    streamed = stream(token("Hello."), delta(thinking_blocks=[4]), finish(), DONE)
+    upstream.play(plain, streamed)
+    first, second = ask(site, messages), ask(site, messages, stream=True)
+    assert (state(first), first.json()["choices"][0]["message"]["content"]) == ("miss", PARTS)
+    assert (state(second), text_of(second), events(second)[-1]) == ("miss", "Hello.", "[DONE]")
+    assert state(ask(site, messages, stream=True)) == "miss"
+
+
 async def _all(site: RunningGateway, bodies: list[dict[str, Any]]) -> list[httpx2.Response]:
     limits = httpx2.Limits(max_connections=len(bodies))
     async with httpx2.AsyncClient(base_url=site.url, timeout=30, limits=limits) as client:
@@ -492,6 +508,23 @@ def test_who_waits_has_a_deadline_of_his_own_and_may_leave(
     go.set()
     first.join()
     assert state(ask(site, messages)) == "hit"
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.slow
+def test_a_stream_that_waits_for_another_is_kept_alive(
+    site: RunningGateway, upstream: RecordedUpstream, messages: Any
+) -> None:
+    go = threading.Event()
+    upstream.play([Until(go), *STREAM])
+    first = threading.Thread(target=ask, args=(site, messages), kwargs={"stream": True})
+    first.start()
+    upstream.wait_until_received()
+    with RawChat(site, {"messages": messages, "stream": True}) as second:
+        second.read_until(b": keep-alive\n\n")
+        go.set()
+        assert b"data: [DONE]" in second.read_to_end()
+    first.join()
     assert len(upstream.received) == 1
 
 
@@ -596,6 +629,17 @@ def test_other_doors_have_it_too(site: RunningGateway, upstream: RecordedUpstrea
     queried = [WEB.post(f"{site.url}/api/v1/llm/query", json=query) for _ in range(2)]
     assert [state(answer) for answer in queried] == ["miss", "hit"]
     assert queried[0].json() == queried[1].json()
+
+
+def test_what_the_same_fields_say_in_another_api_is_another_question(
+    site: RunningGateway, upstream: RecordedUpstream, messages: Any
+) -> None:
+    """`system` is nothing in OpenAI's, and the model is not told."""
+    upstream.play([PLAIN])
+    body = {"model": "m", "max_tokens": 9, "system": "Say no.", "messages": messages}
+    paths = [CHAT, "/v1/messages"]
+    assert [state(WEB.post(f"{site.url}{path}", json=body)) for path in paths * 2] == ["miss", "miss", "hit", "hit"]
+    assert [request.json()["messages"][0]["role"] for request in upstream.received] == ["user", "system"]
 
 
 def test_signed_reasoning_comes_back_with_its_signatures(

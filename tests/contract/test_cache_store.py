@@ -1,6 +1,7 @@
 """What every `CacheStore` must do, wherever it keeps its answers."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,11 +24,12 @@ ONE = KeptAnswer(
 
 
 class Subject(NamedTuple):
-    """A store, another one over the same, and one that has nothing to keep in."""
+    """A store, another one over the same, one that has nothing to keep in, and what spoils all that is kept."""
 
     store: CacheStore
     reopen: Callable[[], CacheStore]
     broken: CacheStore
+    spoil: Callable[[], None]
 
 
 def _sqlite(request: pytest.FixtureRequest) -> Iterator[Subject]:
@@ -35,13 +37,24 @@ def _sqlite(request: pytest.FixtureRequest) -> Iterator[Subject]:
     (folder / "broken").mkdir()
     stores = [SqliteCache(folder / name, lambda: AT, 10**7, 100) for name in ("new/one", "new/one", "broken")]
     with closing(stores[0]), closing(stores[1]), closing(stores[2]):
-        yield Subject(stores[0], lambda: stores[1], stores[2])
+        yield Subject(stores[0], lambda: stores[1], stores[2], lambda: _spoil(folder / "new/one"))
+
+
+def _spoil(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE kept SET answer = x'00'")
 
 
 def _dynamodb(request: pytest.FixtureRequest) -> Iterator[Subject]:
     emulator: Emulator = request.getfixturevalue("emulator")
     client, table = emulator.client("dynamodb"), emulator.table(key="S")
-    yield Subject(DynamoCache(client, table), lambda: DynamoCache(client, table), DynamoCache(client, "nowhere"))
+    spoilt = {"key": {"S": KEY}, "answer": {"B": b"0"}}
+    yield Subject(
+        DynamoCache(client, table),
+        lambda: DynamoCache(client, table),
+        DynamoCache(client, "nowhere"),
+        lambda: client.put_item(TableName=table, Item=spoilt),
+    )
 
 
 ADAPTERS = {"sqlite": _sqlite, "dynamodb": _dynamodb}
@@ -83,6 +96,15 @@ def test_a_large_one_comes_back_as_it_was(subject: Subject) -> None:
     large = msgspec.structs.replace(ONE, body=b'{"embedding": [0.125]}' * 40_000)
     put(subject.store, large)
     assert get(subject.store) == large
+
+
+def test_what_cannot_be_read_is_a_failure_until_a_newer_one_takes_its_place(subject: Subject) -> None:
+    put(subject.store, ONE)
+    subject.spoil()
+    with pytest.raises(OSError):  # noqa: PT011 - each store has its own words
+        get(subject.store)
+    put(subject.store, ONE)
+    assert get(subject.store) == ONE
 
 
 def test_a_store_that_fails_says_so(subject: Subject) -> None:

@@ -8,7 +8,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
 from lexora.core.chat import ChatRequest, parse_chat_request
-from lexora.core.replay import as_frames, as_plain, kept_of_plain, kept_of_stream
+from lexora.core.replay import Assembled, as_frames, as_plain, kept_of_plain
 from lexora.core.usage import Usage
 from lexora.providers.sse import EventDecoder
 from lexora.providers.table import PROVIDERS
@@ -37,6 +37,15 @@ def frames_of(asked: ChatRequest, name: str) -> list[bytes]:
     decoder = EventDecoder()
     events = decoder.feed((RECORDED / name).read_bytes()) + decoder.finish()
     return [reader.read(data) for data in events]
+
+
+def kept_of_stream(
+    asked: ChatRequest, frames: list[bytes], usage: Usage | None, *, signed: bool = False
+) -> bytes | None:
+    answer = Assembled(asked)
+    for each in frames:
+        answer.feed(each)
+    return answer.kept(usage, signed=signed)
 
 
 def whole(frames: bytes) -> list[bytes]:
@@ -70,7 +79,8 @@ def same(part: Any, all_of_it: Any) -> bool:
 def test_a_stream_is_kept_as_the_sdk_puts_it_together(name: str, include_usage: bool) -> None:
     asked = request(name, stream_options={"include_usage": include_usage})
     frames = b"".join(whole(b"".join(frames_of(asked, name))))
-    kept = kept_of_stream(asked, [frames[:100], frames[100:]], Usage(7, 3))
+    half = frames.index(b"\n\n", len(frames) // 2) + 2
+    kept = kept_of_stream(asked, [frames[:half], b"", frames[half:]], Usage(7, 3))
     assert kept is not None
     expected, found = accumulated(frames), json.loads(kept)
     for left_out in ("id", "object", "obfuscation"):
@@ -122,7 +132,17 @@ STRANGE = [
     {"choices": [{"index": 0, "delta": {"content": "a", "citations": [1]}}]},
     {"choices": [{"index": 0, "delta": {"tool_calls": {"index": 0}}}]},
     {"choices": [{"index": 0, "delta": {"tool_calls": [{"id": "1"}]}}]},
+    {"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "a"}]}}]},
+    {"choices": [{"index": 0, "delta": {"reasoning_content": 5, "thinking_blocks": [{"signature": "s"}]}}]},
+    {"choices": [{"index": 0, "delta": {"thinking_blocks": [4]}}]},
+    {"choices": [{"index": 0, "delta": ["a"]}]},
+    {"choices": [{"index": 0, "delta": "a"}]},
+    {"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": [1]}]},
+    {"choices": [{"index": None, "delta": {"content": "a"}}]},
+    {"choices": [{"index": "0", "delta": {"content": "a"}}]},
+    {"choices": [{"index": [0], "delta": {"content": "a"}}]},
     {"choices": ["a"]},
+    {"choices": 5},
 ]
 
 
@@ -131,6 +151,27 @@ def test_what_cannot_be_put_together_with_certainty_is_not_kept(chunk: dict[str,
     other = {"choices": [{"index": 0, "delta": {"content": "b", "citations": [2]}, "finish_reason": "stop"}]}
     frames = [b"data: " + json.dumps(each).encode() + b"\n\n" for each in (chunk, other)]
     assert kept_of_stream(request(), frames[1:], None) is not None
+    assert kept_of_stream(request(), frames, None) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}]},  # Mistral's, of reasoning
+        {"content": 5},
+        {"content": "a", "tool_calls": ["f"]},
+        {"content": "a", "tool_calls": {"name": "f"}},
+    ],
+)
+def test_nor_is_a_plain_answer_that_cannot_be_streamed(message: dict[str, Any]) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    assert kept_of_plain(request(), json.dumps({"choices": [choice]}).encode()) is None
+
+
+def test_nor_what_is_larger_than_all_that_is_read() -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "b"}, "finish_reason": "stop"}], "padding": "x" * 1_000_000}
+    frames = [b"data: " + json.dumps(chunk).encode() + b"\n\n"] * 17
+    assert kept_of_stream(request(), frames[:15], None) is not None
     assert kept_of_stream(request(), frames, None) is None
 
 

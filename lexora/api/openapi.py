@@ -213,7 +213,7 @@ def _kind(spec: dict[str, Any]) -> str:
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Lexora API</title>
+<title>Lexora API</title><link rel="icon" href="data:,">
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; color: #1c2430 }
 h2 { font: 600 1rem/1.5 ui-monospace, monospace; margin: 2.5rem 0 .25rem; border-top: 1px solid #dde3ea;

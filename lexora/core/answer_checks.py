@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from lexora.core.answers import PreparedPrompt, normalise
 
@@ -135,6 +136,7 @@ def _is_cut(text: str) -> bool:
     return any(text.count(left) > text.count(right) for left, right in _PAIRS.items())
 
 
-def _runs(text: str, length: int) -> set[str]:
+@lru_cache(maxsize=512)  # each text is compared with many
+def _runs(text: str, length: int) -> frozenset[str]:
     letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
-    return {letters[start : start + length] for start in range(max(1, len(letters) - length + 1))} - {""}
+    return frozenset(letters[start : start + length] for start in range(max(1, len(letters) - length + 1))) - {""}

@@ -1,6 +1,5 @@
 """How a model is asked for a variant of a prepared answer."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ _OTHER = (
     "The answers below exist already. Write one that differs from each of them in its opening, angle, structure and "
     "examples.",
 )
-_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
 def draft_messages(prompt: str, others: Sequence[str]) -> list[dict[str, Any]]:
@@ -29,5 +27,6 @@ def draft_messages(prompt: str, others: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def answer_of(content: str) -> str:
-    """The answer in what a model wrote: without the thoughts that some put before it."""
-    return _THOUGHTS.sub("", content, count=1).strip() if content.lstrip().startswith("<think>") else content.strip()
+    """The answer in what a model wrote: without the thoughts that some put before it, with or without a first tag."""
+    thoughts, _, answer = content.rpartition("</think>")
+    return "" if not thoughts and answer.lstrip().startswith("<think>") else answer.strip()

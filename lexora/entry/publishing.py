@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # How long whoever has begun is waited for. A version is in force after seconds; one that has died never is.
 _PATIENCE_SECONDS = 300.0
+_LONGEST_KEY = 2_048  # DynamoDB's own limit, in bytes
 
 Say = Callable[[str], None]
 
@@ -82,7 +83,7 @@ def put_in_force(store: VersionStore, site: "CloudFrontSite", plan_: Plan, say: 
     call with a plan for the same content; until then readers see one version. Raises ConfigError and OSError.
     """
     version = plan_.version
-    check_edge(version)
+    check_aws(version)
     begun = begin(store, plan_)
     was = store.get(begun.was) if begun.was else None
     try:
@@ -101,10 +102,16 @@ def put_in_force(store: VersionStore, site: "CloudFrontSite", plan_: Plan, say: 
     return invalidation
 
 
-def check_edge(version: Version) -> None:
-    """Raises ConfigError if CloudFront would not take it."""
+def check_aws(version: Version) -> None:
+    """Raises ConfigError if CloudFront or DynamoDB would not take it."""
     from lexora.adapters.cloudfront import edge_code  # needs boto3, which a gateway on this machine does without
 
+    for entry in version.prompts:
+        if (size := len(entry.prompt.encode())) > _LONGEST_KEY:
+            raise ConfigError(
+                f"the prompt of {entry.id} has {size:,} bytes, and a key of the table no more than {_LONGEST_KEY:,}; "
+                "shorten it, or take it out of the catalogue"
+            )
     try:
         edge_code(version)
     except ValueError as error:

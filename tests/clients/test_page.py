@@ -64,6 +64,7 @@ def test_the_page_shows_the_catalogue(browser: Browser, gateway: RunningGateway)
         assert answer.inner_text() in {text.strip() for (prompt, _), text in ANSWERS.items() if prompt == second}
         assert page.get_by_label("Prompt").input_value() == second
         page.get_by_role("link", name="What the API takes").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Lexora")
         assert page.url == f"{gateway.url}/docs"
 
 

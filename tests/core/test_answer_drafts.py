@@ -17,6 +17,18 @@ def test_it_is_shown_what_there_is_already() -> None:
     assert system["content"].endswith("\n\n1. 東京です。\n\n2. 答えは東京。")
 
 
-@pytest.mark.parametrize("content", ["東京です。", " 東京です。\n", "<think>\nHm.\n</think>\n\n東京です。"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "東京です。",
+        " 東京です。\n",
+        "<think>\nHm.\n</think>\n\n東京です。",
+        "Hm.\n</think>\n\n東京です。",  # of models whose template has written the first tag itself
+    ],
+)
 def test_thoughts_are_no_part_of_an_answer(content: str) -> None:
     assert answer_of(content) == "東京です。"
+
+
+def test_thoughts_that_have_no_end_are_no_answer() -> None:
+    assert answer_of("<think>\n東京かな。") == ""

@@ -46,7 +46,7 @@ def test_the_build_runs_what_it_is_given(tmp_path: Path) -> None:
     script = re.findall(r"\S+/install\.sh", BUILD["RUN"])
     assert script == ["scripts/install.sh"]
     used = re.findall(r"\$source_dir/([\w./]+)", (context / script[0]).read_text())
-    assert {"requirements.txt", "static_responses", "deploy/config.yaml"} <= set(used)
+    assert {"requirements.txt", "static_responses", "clients", "deploy/config.yaml"} <= set(used)
     for name in {*used, PROJECT["readme"]} - {"scripts/setup_systemd.sh"}:  # that it only names
         assert (context / name).exists(), name
     assert "--require-hashes" in (context / script[0]).read_text()

@@ -291,6 +291,17 @@ def test_the_files_of_phase_3_are_at_their_addresses(nginx: Nginx) -> None:
     assert drawn[0].headers["cache-control"] == "no-store"
 
 
+def test_a_prompt_with_fewer_answers_has_a_random_one_too(own_nginx: Nginx, tmp_path: Path) -> None:
+    for name in ("responses/q1/0.json", "responses/q1/1.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    own_nginx.start(answers=tmp_path)
+    drawn = [own_nginx.client.get(f"{own_nginx.url}/responses/q1/random.json") for _ in range(60)]
+    assert {(answer.status_code, answer.text[-6:]) for answer in drawn} == {(200, "0.json"), (200, "1.json")}
+    assert drawn[0].headers["cache-control"] == "no-store"
+    assert own_nginx.client.get(f"{own_nginx.url}/responses/q2/random.json").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/responses/q1_capital/5.json", "/responses/../config.yaml", "/admin/keys", "/stats"])
 def test_there_is_nothing_else(path: str, nginx: Nginx, upstream: RecordedUpstream) -> None:
     answer = nginx.client.get(nginx.url + path)

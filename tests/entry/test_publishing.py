@@ -151,6 +151,20 @@ def test_more_changes_than_one_transaction_takes(place: AnswersPlace, monkeypatc
     place.assert_serves(OLD)
 
 
+def test_a_prompt_that_can_be_no_key_is_refused_before_anything_changes(place: AnswersPlace) -> None:
+    longest = version_of(**{"q" * 2_047: ["just so"]}).prompts[0].prompt
+    content = version_of(q1=["a"])
+    for prompt in (longest, longest + "?"):
+        content.prompts[0].prompt = prompt
+        if prompt == longest:
+            publish(place, content)
+        else:
+            with pytest.raises(ConfigError, match=r"the prompt of q1 has 2,049 bytes"):
+                publish(place, content)
+    assert place.store.in_force().begun is None
+    assert set(place.answers()) == {(longest, 0)}
+
+
 def test_a_table_that_was_changed_by_hand_is_put_right(place: AnswersPlace) -> None:
     item = {"prompt": {"S": "q2?"}, "variant": {"N": "7"}, "response": {"S": "stray"}}
     place.emulator.client("dynamodb").put_item(TableName=place.answers_table, Item=item)

@@ -48,7 +48,13 @@ class Nginx:
             pytest.skip("needs nginx")
         self._command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
 
-    def start(self, upstream: str = NOBODY, misses: str = NOBODY, valid: str = "3650d") -> None:
+    def start(
+        self,
+        upstream: str = NOBODY,
+        misses: str = NOBODY,
+        valid: str = "3650d",
+        answers: Path = ROOT / "static_responses",
+    ) -> None:
         """Starts it, or starts it anew."""
         self.stop()
         (self.folder / "conf.d").mkdir(parents=True, exist_ok=True)
@@ -62,7 +68,7 @@ class Nginx:
             "LISTEN": self.url.removeprefix("http://"),
             "FILL_LISTEN": self.fill_url.removeprefix("http://"),
             "CACHE": str(self.cache),
-            "ANSWERS": str(ROOT / "static_responses"),
+            "ANSWERS": str(answers),
             "ACCESS_LOG": str(self.folder / "access.log"),
         }
         for name in ("lexora.conf", "lexora.inc"):

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
+from lexora.entry.errors import ConfigError
+
 # What the command can do. Each action is the module of its name here, which has `add_arguments(parser)` and
 # `run(options)`: the exit status, or ConfigError for what whoever called it must mend.
 ACTIONS = {
@@ -41,5 +43,10 @@ def add_actions(
 
 def run(options: argparse.Namespace) -> int:
     """Does what the command line says; `options.config` is the path of the config or None. Raises ConfigError."""
-    status: int = import_module(f"{__name__}.{options.action}").run(options)
+    try:
+        status: int = import_module(f"{__name__}.{options.action}").run(options)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a folder that may not be read or written, say
+        raise ConfigError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
     return status

@@ -15,8 +15,8 @@ from lexora.entry.errors import ConfigError
 MOST_CALLS = 5  # of one request
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_WAIT = 1.0, 30.0, 120.0
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 600.0
-# The gateway's own codes with which nothing changes by asking again or for another prompt.
-_MISTAKES = {400, 401, 403, 404, 422}
+# Codes that another prompt would meet as well, and what to do. A 400 may be about this one: a provider's filter.
+_MISTAKES = {401: "; set LEXORA_API_KEY to a key of this gateway", 403: "", 404: "; name a model with --model"}
 
 
 class NoAnswer(Exception):
@@ -125,9 +125,8 @@ def _wait(response: Response, pause: float, problem: str, code: str) -> float:
     """How long to wait before the next call. Raises NoAnswer and ConfigError where none would help."""
     if code == "no_model_connected":  # it waits for a person
         raise ConfigError(f"the gateway has no model: {problem}; or name another gateway with --url")
-    mend = {401: "; set LEXORA_API_KEY to a key of this gateway", 404: "; name a model with --model"}
     if response.status in _MISTAKES:
-        raise ConfigError(f"the gateway refuses, {problem}{mend.get(response.status, '')}")
+        raise ConfigError(f"the gateway refuses, {problem}{_MISTAKES[response.status]}")
     should = response.header(b"x-should-retry")
     if should == b"false" or (response.status not in (408, 409, 425, 429) and response.status < 500):
         raise NoAnswer(problem)

@@ -9,12 +9,14 @@ from typing import NamedTuple, TypeVar
 
 from lexora.core.answer_checks import answer_faults, catalogue_faults, repeats
 from lexora.core.answers import PreparedPrompt, normalise
-from lexora.entry.answers.files import AnswerFiles, Draft
+from lexora.entry.answers.files import AnswerFiles, Draft, is_numbered
 from lexora.entry.answers.folder import chosen_folder
 from lexora.entry.errors import ConfigError
 from lexora.entry.prepared import read_answer, read_file, read_prompts
 
 _Read = TypeVar("_Read")
+# Hidden files are no answers: those of file managers, and what a write that was cut off has left.
+_SEEN = "[!.]*"
 
 
 class Finding(NamedTuple):
@@ -96,7 +98,7 @@ def _answers(files: AnswerFiles, entry: PreparedPrompt, findings: list[Finding])
         elif (text := _read(findings, read_answer, file)) is not None:
             texts[file] = text
     wanted = {files.answer_file(entry.id, number) for number in range(entry.variants)}
-    for file in sorted(set(files.answer_file(entry.id, 0).parent.glob("*")) - wanted):
+    for file in sorted(set(files.answer_file(entry.id, 0).parent.glob(_SEEN)) - wanted):
         mend = f"the catalogue gives {entry.id} {entry.variants} variants: remove it, or give it more"
         findings.append(Finding(file, "is not served", mend))
     return texts
@@ -105,7 +107,10 @@ def _answers(files: AnswerFiles, entry: PreparedPrompt, findings: list[Finding])
 def _drafts(files: AnswerFiles, entry: PreparedPrompt, findings: list[Finding]) -> dict[Path, str]:
     """What waits for review, by file."""
     texts = {}
-    for file in sorted(files.draft_file(entry.id, 0).parent.glob("*.json")):
+    for file in sorted(files.draft_file(entry.id, 0).parent.glob(_SEEN)):
+        if not is_numbered(file):
+            findings.append(Finding(file, "is no draft", "remove it, or name it by a number, as in 0.json"))
+            continue
         draft = _read(findings, lambda file: read_file(file, Draft), file)
         if draft is None:
             continue
@@ -132,7 +137,7 @@ def _again(file: Path) -> str:
 
 def _strangers(folder: Path, known: set[str], problem: str) -> Iterator[Finding]:
     for path in sorted(folder.glob("*/")):
-        if path.name not in known and any(path.iterdir()):
+        if path.name not in known and any(path.glob(_SEEN)):
             yield Finding(path, problem, f"remove it, or add the prompt: lexora answers add '…' --id {path.name}")
 
 

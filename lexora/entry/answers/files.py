@@ -151,5 +151,10 @@ def _plain(entry: PreparedPrompt) -> dict[str, Any]:
     return plain if entry.variants == _USUAL_VARIANTS else {**plain, "variants": entry.variants}
 
 
+def is_numbered(file: Path) -> bool:
+    """Whether it has the name of an answer or a draft."""
+    return file.stem.isdecimal() and file.name == f"{int(file.stem)}.json"
+
+
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    return sorted((int(file.stem), file) for file in folder.glob("*.json") if file.stem.isdecimal())
+    return sorted((int(file.stem), file) for file in folder.glob("*.json") if is_numbered(file))

@@ -97,7 +97,7 @@ def missing(
         new = sum(draft.replaces is None for draft in drafts.values())
         more = 0 if names and chosen[name] else (wanted or entry.variants) - len(answers) - new
         free = (number for number in count() if number not in answers and number not in drafts)
-        found = [Slot(entry, number, number) for number in sorted(replaced)]
+        found = [Slot(entry, next(free) if number in drafts else number, number) for number in sorted(replaced)]
         found += [Slot(entry, next(free)) for _ in range(more)]
         if found:
             slots[name] = found

@@ -6,7 +6,7 @@ from lexora.adapters.cloudfront import CloudFrontSite
 from lexora.adapters.dynamodb_versions import DynamoVersions
 from lexora.core.versions import Version
 from lexora.entry.aws_account import AwsAccount
-from lexora.entry.publishing import Plan, check_edge, put_in_force, say
+from lexora.entry.publishing import Plan, check_aws, put_in_force, say
 
 _LONGEST_SECONDS = 900.0
 _LOOK_AGAIN_SECONDS = 3.0
@@ -50,7 +50,7 @@ class OnAws:
         return self.store.get(version) if version else None
 
     def check(self, version: Version) -> None:
-        check_edge(version)
+        check_aws(version)
 
     def keep_what_is_served(self) -> None:
         """A deploy has made a version of it."""

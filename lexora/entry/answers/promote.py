@@ -6,13 +6,13 @@ cost what one of the answers did. Those accepted are added to the catalogue of d
 """
 
 import argparse
-import json
 import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +27,22 @@ from lexora.entry.errors import ConfigError
 from lexora.entry.folders import data_folder
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
+
+
+class _Line(msgspec.Struct, rename="camel"):
+    """What counts of a log line."""
+
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    lone_prompt: bool
+    outcome: str
+    user_id: str | None
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    latest_user_message: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
 _TITLES = ("REF", "ASKED", "USERS", "TOKENS", "COST USD", "SAVED USD", "PROMPT")
 
 
@@ -129,44 +145,38 @@ def _row(proposal: Proposal) -> tuple[str, ...]:
 
 
 def _asked(options: argparse.Namespace, since: float) -> Iterator[Asked]:
-    """The requests, of the records or a log. Raises ConfigError."""
-    try:
-        if options.log is None:
-            path = data_folder(options.data, load_settings(options.config)) / "lexora.db"
-            if not path.exists():
-                raise ConfigError(f"there are no records in {path.parent}; name the gateway's folder with --data")
-            yield from asked_prompts(path, since)
-        elif options.log == "-":
-            yield from asked_in_log(sys.stdin, since)
-        else:
-            with Path(options.log).open(encoding="utf-8", errors="replace") as lines:
-                yield from asked_in_log(lines, since)
-    except OSError as error:
-        raise ConfigError(f"{error.filename or 'the records'}: cannot be read: {error.strerror or error}") from None
+    """The requests, of the records or a log. Raises ConfigError and OSError."""
+    if options.log is None:
+        path = data_folder(options.data, load_settings(options.config)) / "lexora.db"
+        if not path.exists():
+            raise ConfigError(f"there are no records in {path.parent}; name the gateway's folder with --data")
+        yield from asked_prompts(path, since)
+    elif options.log == "-":
+        yield from asked_in_log(sys.stdin.buffer, since)
+    else:
+        with Path(options.log).open("rb") as lines:
+            yield from asked_in_log(lines, since)
 
 
-def asked_in_log(lines: Iterable[str], since: float) -> Iterator[Asked]:
-    """The same from a gateway's log lines, whatever stands before them, as in `make logs`. Raises ConfigError.
+def asked_in_log(lines: Iterable[bytes], since: float) -> Iterator[Asked]:
+    """The same from a gateway's log lines, whatever stands before them, as in `make logs`.
 
     What is no line of a request for a lone prompt is passed over; a log without the users' words is of no use.
     """
     wordless = False
     for line in lines:
-        start = line.find("{")
-        if start < 0 or '"lonePrompt"' not in line:
+        if b'"lonePrompt"' not in line:
             continue
         try:
-            fields = json.loads(line[start:])
-            at = datetime.fromisoformat(fields["timestamp"]).timestamp()
-            if not fields["lonePrompt"] or fields["outcome"] != "completed" or at < since:
-                continue
-            prompt = fields.get("latestUserMessage")
-            if prompt is None:
-                wordless = True
-                continue
-            yield Asked(prompt, fields["userId"], fields["tokensIn"] + fields["tokensOut"], fields["costUsd"])
-        except (ValueError, KeyError, TypeError):
+            asked = _decode(line[line.find(b"{") :])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
+        if not asked.lone_prompt or asked.outcome != "completed" or asked.timestamp.timestamp() < since:
+            continue
+        if asked.latest_user_message is None:
+            wordless = True
+            continue
+        yield Asked(asked.latest_user_message, asked.user_id, asked.tokens_in + asked.tokens_out, asked.cost_usd)
     if wordless:
         print("note: lines without the users' words are passed over (`message_text: false`)", file=sys.stderr)
 

@@ -32,7 +32,7 @@ def put(options: argparse.Namespace, target: Target, wanted: Version, message: s
         print(line)
     for warning in warnings(before, planned.version):
         say(f"note: {warning}")
-    if planned.unfinished:
+    if planned.seen.begun == planned.version.id:
         say(f"version {planned.version.id} was begun and not finished; this finishes it")
     if not agreed(options, f"{target.name}: {summary(before, planned.version)}. Publish?"):
         say("nothing is changed")

@@ -24,8 +24,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _the_one_before(target: Target) -> Version:
     target.keep_what_is_served()
-    now = target.store.in_force().version
+    state = target.store.in_force()
+    now = state.version
     version = target.store.get(now) if now else None
+    was = target.store.get(state.was) if state.was else None
+    if version is not None and was is not None and was.before == now:
+        return version  # somebody was about to do this, and has died
     before = target.store.get(version.before) if version and version.before else None
     if before is None:
         raise ConfigError(f"{target.name} has no version before {now}" if now else f"{target.name} has no version")

@@ -21,7 +21,7 @@ def folders_content(options: argparse.Namespace) -> Version:
     for file, problem, mend in faults:
         print(f"{file}: {problem}; {mend}", file=sys.stderr)
     if faults:
-        raise ConfigError(f"{len(faults)} mistakes in {folder}, see above; nothing is published")
+        raise ConfigError(f"{folder} has mistakes, see above; nothing is published")
     return Version.of(*load_prepared(folder))
 
 

@@ -32,6 +32,8 @@ Q1 = "responses/q1_capital"
         (f"{Q1}/note.txt", "", "is not served"),
         ("responses/q77/0.json", {"response": "a"}, "no such id; remove it, or add the prompt: lexora answers add"),
         ("drafts/q77/0.json", {}, "no catalogue has a prompt of that id"),
+        ("drafts/q1_capital/x.json", {}, "is no draft; remove it, or name it by a number"),
+        ("drafts/q1_capital/07.json", {}, "is no draft; remove it, or name it by a number"),
         ("drafts/q1_capital/7.json", {"response": "東京です。"}, "missing required field `prompt`"),
         (
             "drafts/q1_capital/7.json",
@@ -53,6 +55,14 @@ def test_a_mistake_is_named_with_its_file_and_its_mend(answers: Operator, name: 
     assert len(at_fault) == 1, out
     assert said in at_fault[0]
     assert "mistake" in err
+
+
+def test_hidden_files_are_no_answers(answers: Operator) -> None:
+    """As a file manager makes them, and as a write that was cut off leaves them."""
+    answers.copy_shipped()
+    answers.write(f"{Q1}/.0.json.new", "{")
+    answers.write("responses/q77/.DS_Store", "")
+    assert answers("check").status == 0
 
 
 def test_a_missing_answer_is_named(answers: Operator) -> None:

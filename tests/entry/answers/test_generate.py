@@ -188,6 +188,27 @@ def test_what_is_served_can_be_replaced(wish: Operator, door: RunningGateway, up
     assert (status, json.loads(out)["written"]) == (0, ["q1_capital/0", "q1_capital/1", "q1_capital/2"])
 
 
+def test_a_draft_that_waits_is_kept(wish: Operator, door: RunningGateway, upstream: RecordedUpstream) -> None:
+    wish.draft("q1_capital/0", CAPITALS[0])
+    wish.draft("q1_capital/1", CAPITALS[1])
+    assert wish("accept", "q1_capital/1").out == "q1_capital/1 is responses/q1_capital/0.json\n"
+    upstream.play(GOOD[2])
+    assert generate(wish, door, "--ids", "q1/0").status == 0
+    assert wish.read(FIVE[0])["response"] == CAPITALS[0]
+    assert (wish.read(FIVE[1])["response"], wish.read(FIVE[1])["replaces"]) == (CAPITALS[2], 0)
+
+
+def test_what_a_provider_will_not_answer_is_given_up_and_the_others_go_on(
+    wish: Operator, door: RunningGateway, upstream: RecordedUpstream
+) -> None:
+    wish("add", "空はなぜ青いのですか？", "--id", "q2_sky", "--variants", "1")
+    upstream.play(failure("400 Bad Request"), GOOD[0])
+    status, out, err = generate(wish, door, "--variants", "1", "--parallel", "1")
+    assert (status, drafts(wish)) == (1, ["drafts/q2_sky/0.json"]), err
+    assert "q1_capital/0  given up: 400: Not now\n" in err
+    assert out.startswith("1 of 2 drafts written")
+
+
 def test_an_interruption_loses_nothing(wish: Operator, door: RunningGateway, upstream: RecordedUpstream) -> None:
     upstream.play(GOOD[0], GOOD[1], [Sleep(float("inf"))])
     command = [str(LEXORA), "answers", "generate", "--folder", str(wish.folder), "--url", door.url, "--model", "m"]

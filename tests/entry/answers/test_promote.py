@@ -1,8 +1,10 @@
 """`lexora answers promote`, from the records of a real gateway and from its log."""
 
+import io
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
+from lexora.adapters.json_log import iso
 from lexora.adapters.sqlite import SqliteRecords
 from tests.support.answers import Operator
 from tests.support.command import Ended
@@ -124,6 +127,29 @@ def test_log_lines_from_before_are_passed_over(promote: Promoter, tmp_path: Path
     assert len(promote.proposals("--log", log, "--since", "99999d")) == 2
 
 
+BROKEN = [
+    {"latestUserMessage": 5},
+    {"latestUserMessage": "\ud800 and then"},
+    {"userId": [1]},
+    {"costUsd": "much"},
+    {"tokensIn": "a", "tokensOut": "b"},
+    {"timestamp": "soon"},
+    {"timestamp": "0001-01-01T00:00:00Z"},
+]
+
+
+def test_lines_that_are_broken_are_passed_over(answers: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers.copy_shipped()
+    good = {"timestamp": iso(time.time()), "lonePrompt": True, "outcome": "completed", "userId": "ann", "costUsd": 0.5}
+    good |= {"latestUserMessage": TEA, "tokensIn": 7, "tokensOut": 3}
+    lines = [json.dumps(line).encode() for line in (good, *({**good, **wrong} for wrong in BROKEN), good)]
+    lines += [lines[0].replace(b"ann", b"\xff\xfe"), lines[0][:-9], b'{"lonePrompt":' + b"[" * 100_000, b'"lonePrompt"']
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n".join(lines)), encoding="utf-8"))
+    status, out, err = answers("promote", "--log", "-", "--json", "--min-count", "1", "--users", "1")
+    assert status == 0, err
+    assert [(found["prompt"], found["count"], found["cost_usd"]) for found in json.loads(out)] == [(TEA, 2, 1.0)]
+
+
 def test_what_is_accepted_waits_for_answers(promote: Promoter) -> None:
     ref = promote.proposals()[0]["ref"]
     status, out, err = promote("--accept", ref)
@@ -154,7 +180,7 @@ def test_a_proposal_can_become_an_alias(promote: Promoter) -> None:
         (("--accept", "000000,000001", "--id", "q11"), "--id names the one proposal"),
         (("--since", "30"), "write a number and a unit"),
         (("--min-count", "0"), "give 1 or more"),
-        (("--log", "/nowhere"), "lexora: /nowhere: cannot be read: No such file"),
+        (("--log", "/nowhere"), "/nowhere: No such file or directory"),
     ],
 )
 def test_a_mistake_of_the_command_line_is_named(promote: Promoter, arguments: tuple[str, ...], said: str) -> None:

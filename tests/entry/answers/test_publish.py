@@ -3,12 +3,15 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from lexora.adapters.sqlite_versions import SqliteVersions
 from lexora.core.versions import Version
 from lexora.entry.answers import here
 from lexora.entry.prepared import SHIPPED, load_prepared
@@ -182,6 +185,23 @@ def test_what_was_not_published_is_not_lost_by_going_back(machine: Machine) -> N
     kept = json.loads(machine.lexora("versions", "--json").out)[0]["id"]
     assert machine.lexora("rollback", kept).status == 0
     assert machine.content().answers["q1_capital"][0] == "東京です。まだ下書きで、誰も見ていません。"
+
+
+def test_going_back_that_died_is_finished_by_the_same_command(machine: Machine) -> None:
+    machine.lexora("publish", "-m", "first")
+    machine.write(NEW)
+    machine.lexora("publish", "-m", "second")
+    with closing(SqliteVersions(machine.folder / "data" / "lexora.db")) as store:
+        first = store.get(store.ids()[-1])
+        assert first is not None
+        begun = store.begin(first.id, time.time(), store.in_force())
+        assert begun is not None
+        store.switch(first, begun)
+    back = machine.lexora("rollback")
+    assert back.status == 0, back.err
+    assert "was begun and not finished; this finishes it" in back.err
+    assert machine.versions() == ["second", "*first"]
+    assert machine.content().answers["q1_capital"][0] == FIRST
 
 
 def test_a_folder_with_mistakes_is_not_published(machine: Machine) -> None:

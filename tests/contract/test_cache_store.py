@@ -101,7 +101,7 @@ def test_a_large_one_comes_back_as_it_was(subject: Subject) -> None:
 def test_what_cannot_be_read_is_a_failure_until_a_newer_one_takes_its_place(subject: Subject) -> None:
     put(subject.store, ONE)
     subject.spoil()
-    with pytest.raises(OSError):  # noqa: PT011 - each store has its own words
+    with pytest.raises(OSError):
         get(subject.store)
     put(subject.store, ONE)
     assert get(subject.store) == ONE

@@ -48,6 +48,7 @@ _VARIABLES = {
     "ANSWERS_TABLE": "answers",
     "LIMITS_TABLE": "limits",
     "REQUESTS_TABLE": "requests",
+    "CACHE_TABLE": "cache",
     "CONFIG_BUCKET": "config",
     "MODEL_MAP_KEY": "config/model_map.json",
     "SECRET_PREFIX": "/lexora/bench/",

@@ -50,7 +50,7 @@ class Response:
     def __init__(self, connection: "_Connection") -> None:
         self.status = 0
         self._most = MAX_BODY_BYTES
-        self.head: list[tuple[bytes, bytes]] = []
+        self.head: dict[bytes, bytes] = {}
         self._connection = connection
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -62,7 +62,7 @@ class Response:
 
     def header(self, name: bytes) -> bytes:
         """The value of a header, empty if it is not there; `name` is lower case."""
-        return next((value for other, value in self.head if other.lower() == name), b"")
+        return next((value for other, value in self.head.items() if other.lower() == name), b"")
 
     async def read(self) -> bytes:
         """The whole body. Raises UpstreamBroken if it was cut."""
@@ -82,14 +82,16 @@ class Response:
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
         self._buffered = 0
-        self._resume()
+        if self.paused:
+            self._resume()
         return piece
 
     def release(self) -> None:
         """Lets the connection go back to its pool if nothing but the response's end is still to come."""
         self._bulk = True
         self._most = 0
-        self._resume()
+        if self.paused:
+            self._resume()
 
     def close(self) -> None:
         """Gives the connection up unless the response is complete. Any number of times."""
@@ -109,11 +111,10 @@ class Response:
             waiter.set_result(None)
 
     def _resume(self) -> None:
-        if self.paused:
-            self.paused = False
-            if not self._connection.closed:
-                self._connection.transport.resume_reading()
-                self._connection.last_heard = self._connection.loop.time()  # it was we who did not listen
+        self.paused = False
+        if not self._connection.closed:
+            self._connection.transport.resume_reading()
+            self._connection.last_heard = self._connection.loop.time()  # it was we who did not listen
 
     # Called by the connection.
 
@@ -131,7 +132,8 @@ class Response:
         self.wake()
 
     def finish(self) -> None:
-        self._resume()
+        if self.paused:
+            self._resume()
         self._complete = True
         self.wake()
 
@@ -152,16 +154,16 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._idle = idle
         self._used = False  # and has not begun to answer again
+        self._head: dict[bytes, bytes] = {}
+        self.on_header = self._head.__setitem__  # for the parser, which calls it for every header
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
-        self._head: list[tuple[bytes, bytes]] = []
         self._silence: asyncio.TimerHandle | None = None
         self.last_heard = 0.0
         self._sent_at = 0.0
 
     def send(self, data: bytes, idle_timeout: float | None) -> Response:
         response = self._response = Response(self)
-        self._head = response.head
         if idle_timeout is not None:
             self.last_heard = self.loop.time()
             self._silence = self.loop.call_later(idle_timeout, self._check_silence, idle_timeout)
@@ -227,21 +229,18 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._used = False
+        self._head.clear()
         if self._response is None:
             self.abort()  # a second answer to one request: whose it is cannot be told
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         response = self._response
         if response is None:
             return
-        if status < 200:
-            self._head.clear()  # an interim response (100, 103): the real one follows
-        else:
+        if status >= 200:  # else it is an interim response (100, 103), and the real one follows
             response.status = status
+            response.head = self._head.copy()
             response.wake()
 
     def on_body(self, body: bytes) -> None:

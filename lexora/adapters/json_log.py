@@ -103,8 +103,8 @@ class JsonLog:
             record.tokens_in,
             record.tokens_out,
             record.cost_usd,
-            None if ttft is None else round(ttft, 3),
-            round(record.duration_ms, 3),
+            None if ttft is None else _to_the_microsecond(ttft),
+            _to_the_microsecond(record.duration_ms),
             record.outcome,
             record.status,
             len(record.latest_user_message),
@@ -115,12 +115,16 @@ class JsonLog:
             record.malformed_events,
             record.key_id,
             record.priority,
-            None if record.queue_ms is None else round(record.queue_ms, 3),
-            None if record.upstream_ms is None else round(record.upstream_ms, 3),
+            None if record.queue_ms is None else _to_the_microsecond(record.queue_ms),
+            None if record.upstream_ms is None else _to_the_microsecond(record.upstream_ms),
             record.saved_usd,
             msgspec.Raw(record.failed_attempts) if record.failed_attempts else UNSET,
             record.prompt is not None,
         )
+
+
+def _to_the_microsecond(milliseconds: float) -> float:
+    return int(milliseconds * 1e3 + 0.5) / 1e3  # `round` takes three times as long
 
 
 def _level(record: Record) -> int:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from contextlib import closing
-from itertools import chain
+from math import nan
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,7 +13,8 @@ from lexora.core.ports import Claim
 from lexora.core.promotion import LONGEST_PROMPT
 from lexora.core.record import COLUMNS, Record
 
-_COLUMNS = [*COLUMNS, "prompt"]
+_COLUMNS = [*COLUMNS, "prompt"]  # in the record, it stands behind them
+_COUNT = len(_COLUMNS)
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -142,23 +143,29 @@ class SqliteRecords:
         return [Claim(subject, window, measure, amount, None, ends_at) for (subject, measure), amount in sums.items()]
 
     def write(self, records: list[Record]) -> None:
-        count = len(COLUMNS)
-        rows = [(*msgspec.structs.astuple(record)[:count], self._prompt(record)) for record in records]
+        values: list[Any] = []
+        for record in records:
+            values += msgspec.structs.astuple(record)[:_COUNT]
+            prompt = values[-1]
+            if not (prompt and self.message_text and len(prompt) <= LONGEST_PROMPT):
+                values[-1] = None
+        # sqlite3 looks for an adapter for each None and bool, and words an error that it then drops, which takes longer
+        # than the insert. For SQLite, NaN is NULL.
+        values = [nan if v is None else 1 if v is True else 0 if v is False else v for v in values]
         try:
-            self._insert(rows)
+            self._insert(values)
         except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it
-            self._insert([tuple(max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in row) for row in rows])
+            self._insert([max(-_MOST, min(v, _MOST)) if isinstance(v, int) else v for v in values])
 
-    def _prompt(self, record: Record) -> str | None:
-        prompt = record.prompt
-        return prompt if prompt and self.message_text and len(prompt) <= LONGEST_PROMPT else None
-
-    def _insert(self, rows: list[tuple[Any, ...]]) -> None:
-        whole = len(rows) - len(rows) % _MANY
+    def _insert(self, values: list[Any]) -> None:
+        """Rows, one behind the other."""
+        size = _COUNT * _MANY
+        whole = len(values) - len(values) % size
         with self._connection:
-            for start in range(0, whole, _MANY):
-                self._connection.execute(_INSERT_MANY, list(chain.from_iterable(rows[start : start + _MANY])))
-            self._connection.executemany(_INSERT + _ROW, rows[whole:])
+            for start in range(0, whole, size):
+                self._connection.execute(_INSERT_MANY, values[start : start + size])
+            for start in range(whole, len(values), _COUNT):
+                self._connection.execute(_INSERT + _ROW, values[start : start + _COUNT])
 
     def close(self) -> None:
         self._connection.close()

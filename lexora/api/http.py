@@ -23,7 +23,7 @@ class Direct(Protocol):
         """Sends a whole response."""
         ...
 
-    def body(self) -> bytes | None:
+    def take_body(self) -> bytes | None:
         """Takes the request's body if it has come in whole, else None."""
         ...
 
@@ -74,7 +74,7 @@ def require_form(headers: dict[bytes, bytes]) -> None:
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, RequestTimeout, and ClientLeft."""
     direct = direct_of(scope)
-    body = direct.body() if direct else None
+    body = direct.take_body() if direct else None
     if body is not None:  # the usual case: all of it is there
         if len(body) > limit:
             raise _too_large(limit)

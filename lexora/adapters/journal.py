@@ -1,10 +1,15 @@
-"""The journal: what is being forwarded, on disk before it is sent, so that a killed process leaves no request out."""
+"""The journal: what is being forwarded, on disk before it is sent, so that a killed process leaves no request out.
+
+Lines of JSON: first an object with the names of columns, then for each request an array of what it was admitted with,
+and another of what has become of it.
+"""
 
 import contextlib
 import logging
 import mmap
 import os
 from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +23,22 @@ _RETRY_BYTES = 128 * 1024
 
 log = logging.getLogger("lexora")
 
-_COUNT = len(COLUMNS)
+# What is known when a request is admitted, which it is at every attempt, and what may change from then on.
+_KNOWN = (
+    *("request_id", "created_at", "endpoint", "user_id", "key_id", "model", "deployment", "provider", "origin"),
+    *("stream", "priority"),
+)
+_ADMITTED = (*_KNOWN, "upstream_model", "tokens_in", "tokens_out", "cost_usd", "attempts", "failed_attempts")
+_FINISHED = ("request_id", *(name for name in COLUMNS if name not in _KNOWN))
+
 _encode = msgspec.json.encode
+_admitted = attrgetter(*_ADMITTED)
+_finished = attrgetter(*_FINISHED)
+_HEAD = _encode({"+": _ADMITTED, "-": _FINISHED}) + b"\n"
 
 
 class Journal:
-    """Lines of JSON in a file whose room is taken beforehand, until what is still open is written to a new one.
+    """Lines in a file whose room is taken beforehand, until what is still open is written to a new one.
 
     The file is mapped: what is written to memory is the kernel's at once, and its even if the process is killed, for
     none of the price of a system call. `admit` and `finish` are called from one thread, `done` may be from another.
@@ -37,19 +52,23 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self._path = path
-        self._open = _last_lines(path)
+        self._open = {
+            request_id: _line(b"+", _admitted(record)) + (_line(b"-", _finished(record)) if finished else b"")
+            for request_id, (record, finished) in _read(path).items()
+        }
         self._begin()
 
     def admit(self, record: Record) -> None:
         """Notes a request that is about to be forwarded. Raises OSError, and then it is as if nothing was noted."""
-        line = _line(record, finished=False)
+        line = _line(b"+", _admitted(record))
         self._write(line)
         self._open[record.request_id] = line
 
     def finish(self, record: Record) -> None:
         """Notes what became of an admitted request. Raises OSError; a later line may still say it."""
-        if record.request_id in self._open:
-            line = self._open[record.request_id] = _line(record, finished=True)
+        if (admitted := self._open.get(record.request_id)) is not None:
+            line = _line(b"-", _finished(record))
+            self._open[record.request_id] = admitted + line
             self._write(line)
 
     def done(self, request_ids: Iterable[str]) -> None:
@@ -87,7 +106,7 @@ class Journal:
         """Puts a file in place that has what is open and room for as much again and more. Raises OSError."""
         new = self._path.with_name(f"{self._path.name}.new")
         # One call of C, so whoever is `done` meanwhile is in it or is not.
-        lines = b"".join(list(self._open.values()))
+        lines = _HEAD + b"".join(list(self._open.values()))
         rotate_at = ROTATE_BYTES + 2 * len(lines) + wanted
         file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -121,60 +140,60 @@ def leftovers(path: Path) -> list[Record]:
 
     Lines that are torn, or that no version of ours has written, are passed over. Raises OSError.
     """
-    return [_record(line) for line in _last_lines(path).values()]
+    records = []
+    for record, finished in _read(path).values():
+        if not finished:
+            record.outcome = "failed"
+            record.status = 500
+            record.error_code = "gateway_killed"
+            record.error_message = "The gateway was killed while it forwarded the request."
+            record.usage_estimated = True
+            record.attempts = max(record.attempts, 1)
+        records.append(record)
+    return records
 
 
-def _record(line: bytes) -> Record:
-    fields: dict[str, Any] = msgspec.json.decode(line)
-    finished = fields.get("finished", False)
-    record = Record(**{name: value for name, value in fields.items() if name in COLUMNS})
-    if not finished:
-        record.outcome = "failed"
-        record.status = 500
-        record.error_code = "gateway_killed"
-        record.error_message = "The gateway was killed while it forwarded the request."
-        record.usage_estimated = True
-        record.attempts = max(record.attempts, 1)
-    return record
-
-
-def _last_lines(path: Path) -> dict[str, bytes]:
-    """The last line of each request, as it stands there."""
+def _read(path: Path) -> dict[str, tuple[Record, bool]]:
+    """What stands of each request, and whether it has finished."""
     try:
         lines = path.read_bytes().rstrip(b"\0").split(b"\n")  # of the room that is not used yet, there are zeros
     except FileNotFoundError:
         return {}
-    found: dict[str, bytes] = {}
+    names: dict[str, list[str]] = {}
+    found: dict[str, tuple[Record, bool]] = {}
     for line in lines:
         try:
-            request_id = _check(line).request_id
-        except msgspec.DecodeError:
+            if line.startswith(b"{"):
+                names = msgspec.json.decode(line, type=dict[str, list[str]])
+                continue
+            values = msgspec.json.decode(line[1:], type=list[Any])
+            facts = dict(zip(names[chr(line[0])], values, strict=True))
+            before = found.get(facts["request_id"])
+            finished = line.startswith(b"-")
+            if finished and before is not None:
+                facts = {**msgspec.structs.asdict(before[0]), **facts}
+            found[facts["request_id"]] = Record(**msgspec.structs.asdict(msgspec.convert(facts, _Facts))), finished
+        except (msgspec.DecodeError, UnicodeDecodeError, LookupError, ValueError, TypeError):
             continue
-        found[request_id] = line + b"\n"
     return found
 
 
-# A line: the columns that are not at their default, and whether the request has finished. Literals are read as any
-# text, as another version may know more of them.
+# The columns of a record. Literals are read as any text, as another version may know more of them.
 _TEXTS = {"origin": str | None, "outcome": str, "priority": str | None}
-_Line: Any = msgspec.defstruct(
-    "_Line",
+_Facts: Any = msgspec.defstruct(
+    "_Facts",
     [
         (field.name, _TEXTS.get(field.name, field.type))
         if field.default is msgspec.NODEFAULT
         else (field.name, _TEXTS.get(field.name, field.type), field.default)
-        for field in msgspec.structs.fields(Record)[:_COUNT]
-    ]
-    + [("finished", bool, False)],
-    omit_defaults=True,
-    gc=False,
+        for field in msgspec.structs.fields(Record)[: len(COLUMNS)]
+    ],
 )
-_check = msgspec.json.Decoder(_Line).decode
 
 
-def _line(record: Record, *, finished: bool) -> bytes:
-    """Raises OSError for a record that JSON cannot hold."""
+def _line(kind: bytes, values: tuple[Any, ...]) -> bytes:
+    """Raises OSError for what JSON cannot hold."""
     try:
-        return _encode(_Line(*msgspec.structs.astuple(record)[:_COUNT], finished)) + b"\n"
+        return b"%b%b\n" % (kind, _encode(values))
     except ValueError as error:
-        raise OSError(f"the journal cannot hold request {record.request_id}: {error}") from None
+        raise OSError(f"the journal cannot hold request {values[0]}: {error}") from None

@@ -107,7 +107,7 @@ def test_a_long_journal_begins_anew_with_what_is_open(path: Path, monkeypatch: p
         journal.admit(each)
         journal.finish(each)
         journal.done([each.request_id])
-        assert path.stat().st_size < 14_500
+        assert path.stat().st_size < 16_000
     assert {each.request_id for each in waiting} <= {left.request_id for left in leftovers(path)}
     journal.close()
     assert list(path.parent.iterdir()) == [path]

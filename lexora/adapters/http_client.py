@@ -129,13 +129,15 @@ class Response:
         elif self._buffered > HIGH_WATER_BYTES and not self.paused:
             self.paused = True
             self._connection.transport.pause_reading()
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def finish(self) -> None:
         if self.paused:
             self._resume()
         self._complete = True
-        self.wake()
+        if self._waiter is not None:
+            self.wake()
 
     def fail(self, error: Exception) -> None:
         if not self._complete and self._error is None:
@@ -155,7 +157,7 @@ class _Connection(asyncio.Protocol):
         self._idle = idle
         self._used = False  # and has not begun to answer again
         self._head: dict[bytes, bytes] = {}
-        self.on_header = self._head.__setitem__  # for the parser, which calls it for every header
+        self.on_header = self._head.setdefault  # for the parser, which calls it for every header
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._silence: asyncio.TimerHandle | None = None
@@ -252,7 +254,8 @@ class _Connection(asyncio.Protocol):
         if response is None or not response.status:
             return
         self._response = None
-        self._stop_silence()
+        if self._silence is not None:
+            self._stop_silence()
         if self._parser.should_keep_alive() and not self.closed:
             response.finish()
             self._used = True

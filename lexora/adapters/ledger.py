@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from lexora.core.ports import RecordSink
@@ -45,15 +45,12 @@ class BatchedLedger:
 
     def __init__(self, sinks: Sequence[RecordSink], journal: Notes | None = None) -> None:
         self._journal = journal
+        self.admit: Callable[[Record], None] = journal.admit if journal is not None else _note_nothing
         self._waiting: deque[Record] = deque()
         self._backlogs: list[tuple[RecordSink, list[Record]]] = [(sink, []) for sink in sinks]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
-
-    def admit(self, record: Record) -> None:
-        if self._journal is not None:
-            self._journal.admit(record)
 
     def add(self, record: Record) -> None:
         if self._journal is not None:
@@ -106,6 +103,10 @@ class BatchedLedger:
                 if was_failing:
                     log.info("the ledger writes to %s again", type(sink).__name__)
         return sum(len(backlog) for _, backlog in self._backlogs)
+
+
+def _note_nothing(_: Record) -> None:
+    pass
 
 
 class DirectLedger:

@@ -50,6 +50,8 @@ class _Target(NamedTuple):
     """A deployment, worked out for sending."""
 
     deployment: Deployment
+    model: str
+    connect_timeout: float
     provider: Provider
     origin: Origin
     path: bytes
@@ -92,7 +94,12 @@ class HttpUpstream:
         self._targets: dict[int, _Target] = {}
 
     async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
-        return await self._call(self._complete, deployment, request, record)
+        target = self._target(deployment)
+        try:
+            return await self._complete(target, request, record)
+        except UpstreamRefused as error:
+            renewed = self._renewed(target, error)
+        return await self._complete(renewed, request, record)
 
     async def stream(
         self, deployment: Deployment, request: ChatRequest, record: Record, so_far: SoFar | None = None
@@ -136,17 +143,22 @@ class HttpUpstream:
         try:
             return await call(target, request, record)
         except UpstreamRefused as error:
-            if error.upstream_status != 401 or not target.secrets:
-                raise
-            renewed = self._work_out(deployment, fresh=True)
-            if renewed.secrets == target.secrets:
-                raise
-        self._targets[id(deployment)] = renewed
+            renewed = self._renewed(target, error)
         return await call(renewed, request, record)
+
+    def _renewed(self, target: _Target, error: UpstreamRefused) -> _Target:
+        """The target with secrets looked up anew. Raises the error unless it is about them, and they are others."""
+        if error.upstream_status != 401 or not target.secrets:
+            raise error
+        renewed = self._work_out(target.deployment, fresh=True)
+        if renewed.secrets == target.secrets:
+            raise error
+        self._targets[id(target.deployment)] = renewed
+        return renewed
 
     async def _complete(self, target: _Target, request: ChatRequest, record: Record) -> Completion:
         response = await self._client.send(
-            target.origin, self._chat(target, request, record), connect_timeout=target.deployment.timeouts.connect
+            target.origin, self._chat(target, request, record), connect_timeout=target.connect_timeout
         )
         try:
             body = await response.read()
@@ -159,7 +171,7 @@ class HttpUpstream:
                 completion = target.provider.dialect.completion(body)
             else:
                 completion = _read(target, request, response, body)
-            return completion if target.provider.says_model else completion.named(target.deployment.model)
+            return completion if target.provider.says_model else completion.named(target.model)
         except UpstreamRefused as error:
             raise _without(error, target.secrets) from None
 
@@ -167,7 +179,7 @@ class HttpUpstream:
         response = await self._client.send(
             target.origin,
             self._chat(target, request, record),
-            connect_timeout=target.deployment.timeouts.connect,
+            connect_timeout=target.connect_timeout,
             idle_timeout=target.deployment.timeouts.idle,
         )
         try:
@@ -184,14 +196,14 @@ class HttpUpstream:
             raise
         reader = target.provider.dialect.chunk_reader(request)
         if not target.provider.says_model:
-            reader.model = target.deployment.model
+            reader.model = target.model
         return HttpChunkStream(response, target.provider.decoder(), reader, target.secrets)
 
     async def _count(self, target: _Target, request: ChatRequest, record: Record) -> int:
         response = await self._client.send(
             target.origin,
-            self._post(target, count_request(request, target.deployment.model), record),
-            connect_timeout=target.deployment.timeouts.connect,
+            self._post(target, count_request(request, target.model), record),
+            connect_timeout=target.connect_timeout,
         )
         try:
             body = await response.read()
@@ -207,7 +219,7 @@ class HttpUpstream:
             raise NotOffered(
                 f"{target.deployment.label} offers chat, but nothing at {request.task.path}.", param="model"
             )
-        return self._post(target, dialect.chat_request(request, target.deployment.model), record)
+        return self._post(target, dialect.chat_request(request, target.model), record)
 
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
         path, body, headers = outgoing
@@ -250,6 +262,8 @@ class HttpUpstream:
         tls = url.scheme == "https"
         return _Target(
             deployment,
+            deployment.model,
+            deployment.timeouts.connect,
             provider,
             Origin(url.hostname or "", url.port or (443 if tls else 80), tls),
             url.path.encode(),

@@ -105,26 +105,35 @@ class ChatEndpoint:
         headers = headers_of(scope)
         self._accept(headers)
         body = await read_body(scope, receive, self._max_body_bytes)
-        caller, refusal = await self._caller(headers)
+        refusal: LexoraError | None = None
+        try:
+            caller = await self._auth.identify(credential_of(headers))
+        except LexoraError as error:  # a prepared answer may be given all the same
+            caller, refusal = None, error
         door = self._door_of(caller, body) if self._door_of is not None else self._door
         request = door.request(body)
         request.betas = headers.get(b"anthropic-beta", b"")
         request.cache_control = headers.get(b"cache-control", b"")
-        record.stream = request.stream
+        stream = record.stream = request.stream
         record.latest_user_message = request.latest_user_message()
         record.context_tail = request.context_tail()
         record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
         if caller is not None:
             _note_caller(record, caller, request)
-        if b"no-cache" not in request.cache_control.lower() and (caller or not self._auth.prepared):
-            prepared = await self._prepared(request, record)
+        fresh = request.cache_control and b"no-cache" in request.cache_control.lower()
+        if not fresh and (caller or not self._auth.prepared):
+            try:
+                prepared = await self._gateway.prepared(request, record)
+            except OSError as error:  # a model may answer all the same
+                log.error("request %s: the prepared answers cannot be read: %s", record.request_id, error)  # noqa: TRY400 - no bug
+                prepared = None
             if prepared is not None:
                 record.ttft_ms = (time.perf_counter() - started) * 1e3
                 await self._send_prepared(prepared, request, door, scope, send_, record)
                 return
         if caller is None:
             raise refusal or Unauthorized(NO_KEY, headers=CHALLENGE)
-        if request.stream:
+        if stream:
             await self._stream(request, caller, door, scope, receive, send_, record, started)
             return
         loop = self._running_loop()
@@ -134,20 +143,6 @@ class ChatEndpoint:
         body = door.completion(request, answer.body, record.request_id)
         content_type = (b"content-type", answer.content_type) if answer.content_type else JSON_TYPE
         await send(scope, send_, 200, [content_type, *_facts(record)], body)
-
-    async def _caller(self, headers: dict[bytes, bytes]) -> tuple[Caller | None, LexoraError | None]:
-        """Who asks, or what is wrong with the credential: a prepared answer may be given all the same."""
-        try:
-            return await self._auth.identify(credential_of(headers)), None
-        except LexoraError as error:
-            return None, error
-
-    async def _prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
-        try:
-            return await self._gateway.prepared(request, record)
-        except OSError as error:  # a model may answer all the same
-            log.error("request %s: the prepared answers cannot be read: %s", record.request_id, error)  # noqa: TRY400
-            return None
 
     async def _send_prepared(
         self, answer: Prepared, request: ChatRequest, door: Door, scope: Scope, send_: Send, record: Record

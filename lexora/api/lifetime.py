@@ -16,29 +16,25 @@ class _Nursery:
     """Lifetimes too young to be watched. One timer looks after them all: a timer each would cost more than it saves."""
 
     def __init__(self) -> None:
-        self._young: set[Lifetime] = set()
+        self.young: set[Lifetime] = set()
+        self.ticking = False
         self._older: list[Lifetime] = []
-        self._ticking = False
 
-    def add(self, lifetime: "Lifetime", loop: asyncio.AbstractEventLoop) -> None:
-        self._young.add(lifetime)
-        if not self._ticking:
-            self._ticking = True
-            loop.call_later(YOUNG_SECONDS, self._tick, loop)
-
-    def discard(self, lifetime: "Lifetime") -> None:
-        self._young.discard(lifetime)
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ticks as long as there are any."""
+        self.ticking = True
+        loop.call_later(YOUNG_SECONDS, self._tick, loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watches those that were here a tick ago already."""
         for lifetime in self._older:
-            if lifetime in self._young:
-                self._young.discard(lifetime)
+            if lifetime in self.young:
+                self.young.discard(lifetime)
                 lifetime.watch()
-        self._older = list(self._young)
-        self._ticking = bool(self._young)
-        if self._ticking:
-            loop.call_later(YOUNG_SECONDS, self._tick, loop)
+        self._older = list(self.young)
+        self.ticking = False
+        if self._older:
+            self.start(loop)
 
 
 _nursery = _Nursery()
@@ -77,13 +73,15 @@ class Lifetime:
         self._set_deadline()
 
     def __enter__(self) -> Self:
-        _nursery.add(self, self._loop)
+        _nursery.young.add(self)
+        if not _nursery.ticking:
+            _nursery.start(self._loop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _nursery.discard(self)
+        _nursery.young.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._watcher is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -108,9 +108,13 @@ class Gateway:
     async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
         """A variant of the prepared answer if the request is a known prompt, asked plainly: its seed's, or any."""
         prompt = request.lone_prompt()
-        seed = bytes(request.fields.get("seed", b""))
-        found = await self.answer_to(partial(_variant, prompt, seed)) if prompt is not None else None
-        if prompt is None or found is None:
+        if prompt is None:
+            return None
+        found = None
+        if self._renew is not None or self.setup.catalogue.match(prompt) is not None:
+            seed = bytes(request.fields.get("seed", b""))
+            found = await self.answer_to(partial(_variant, prompt, seed))
+        if found is None:
             record.prompt = prompt
             return None
         entry, variant, text = found
@@ -129,27 +133,39 @@ class Gateway:
         routes = self.setup.routes
         return saved(routes, routes.default_model or "", Usage(estimate_tokens(prompt), estimate_tokens(text)))
 
-    async def complete(
+    def complete(
         self,
         request: ChatRequest,
         caller: Caller,
         record: Record,
         expire_in: Callable[[float], None],
         loop: AbstractEventLoop,
-    ) -> Completion:
+    ) -> Awaitable[Completion]:
         """A plain answer of one of the model's deployments.
 
         `expire_in` is told the request's deadline in seconds. Raises Forbidden, InvalidRequest, ModelNotFound,
         NoModelConnected, RateLimited, BudgetExceeded, LimitsUnavailable and UpstreamError.
         """
-        routes, cache, lead = self.routes(), self.cache, None
+        routes, cache = self.routes(), self.cache
         if cache is not None and (request.known.x_cache or routes.cache_rules):
-            found = await self._look_up(cache, routes, request, caller, record, expire_in, loop)
-            if isinstance(found, Found):
-                body = as_plain(request, found.answer.body, record.request_id)
-                return Given(body, record.response_id, record.upstream_model, found.answer.usage)
-            lead = found
-        if cache is None or lead is None:
+            return self._complete_from_cache(cache, routes, request, caller, record, expire_in, loop)
+        return self._complete(routes, request, caller, record, expire_in, loop)
+
+    async def _complete_from_cache(
+        self,
+        cache: Cache,
+        routes: Routes,
+        request: ChatRequest,
+        caller: Caller,
+        record: Record,
+        expire_in: Callable[[float], None],
+        loop: AbstractEventLoop,
+    ) -> Completion:
+        lead = await self._look_up(cache, routes, request, caller, record, expire_in, loop)
+        if isinstance(lead, Found):
+            body = as_plain(request, lead.answer.body, record.request_id)
+            return Given(body, record.response_id, record.upstream_model, lead.answer.usage)
+        if lead is None:
             return await self._complete(routes, request, caller, record, expire_in, loop)
         try:
             completion = await self._complete(routes, request, caller, record, expire_in, loop)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lexora.core.circuit import Circuit, CircuitRules
 from lexora.core.queue import Queue, QueueRules
+from lexora.core.record import Origin
 
 if TYPE_CHECKING:
     from lexora.core.model_map import Deployment
@@ -20,17 +21,38 @@ _Place = tuple[object, ...]  # whatever makes a deployment another one
 class Lane:
     """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked.
 
-    `asleep`: its server must be woken before it can answer.
+    `asleep`: its server must be woken before it can answer. What every request needs of the deployment is here as well,
+    as attributes of pydantic's models are slow; `seconds` is its total timeout.
     """
 
-    __slots__ = ("asleep", "circuit", "deployment", "queue", "up")
+    __slots__ = (
+        "asleep", "circuit", "deployment", "is_free", "label", "model", "origin", "provider", "queue", "seconds", "up",
+    )  # fmt: skip
+
+    deployment: Deployment
+    label: str
+    provider: str
+    origin: Origin
+    model: str
+    is_free: bool
+    seconds: float
 
     def __init__(self, deployment: Deployment, queue: Queue | None, circuit: Circuit) -> None:
-        self.deployment = deployment
+        self.serve(deployment)
         self.queue = queue
         self.circuit = circuit
         self.up: bool | None = None
         self.asleep = False
+
+    def serve(self, deployment: Deployment) -> None:
+        """This deployment from now on."""
+        self.deployment = deployment
+        self.label = deployment.label
+        self.provider = deployment.provider
+        self.origin = deployment.origin
+        self.model = deployment.model
+        self.is_free = deployment.is_free
+        self.seconds = deployment.timeouts.total
 
 
 class Lanes:
@@ -61,7 +83,7 @@ class Lanes:
             if len(self._by_place) >= _MOST:
                 self._forget_idle()
             lane = self._by_place[place] = Lane(deployment, None, Circuit(self._circuit_rules, self._now))
-        lane.deployment = deployment
+        lane.serve(deployment)
         lane.queue = self._queue(deployment, place)
         if len(self._by_identity) >= _MOST:
             self._by_identity.clear()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -44,8 +45,6 @@ _UNPAID = (UpstreamRefused, UpstreamUnreachable, InvalidRequest)
 
 _Answer = TypeVar("_Answer")
 
-_UNBOUND: dict[str, tuple[int, int]] = {}
-
 
 class Traffic(NamedTuple):
     """What all requests share. `now` gives seconds that never go back, `admit` notes a request in the journal."""
@@ -78,6 +77,21 @@ class Passage:
     with them.
     """
 
+    # As every passage begins.
+    tokens_before = 0
+    continuing = False
+    settled = False
+    _called_at: float | None = None
+    _sent = 0
+    _lane: Lane | None = None
+    _probe = 0
+    _place: Place | None = None
+    _error: LexoraError | None = None
+    _failed_attempts: tuple[dict[str, Any], ...] = ()
+    _spent = 0  # nanodollars, for what the client has of streams that broke
+    _bounds: Mapping[str, tuple[int, int]] = MappingProxyType({})  # the most tokens of the prompt and of the answer
+    _reservation: Reservation | None = None
+
     def __init__(
         self,
         traffic: Traffic,
@@ -91,9 +105,6 @@ class Passage:
         """Raises Forbidden, RateLimited, and what `Routes.order` raises."""
         deployments = order(traffic.lanes, routes, request, caller, record)
         self.request = request
-        self.tokens_before = 0
-        self.continuing = False
-        self.settled = False
         self.deployment = deployments[0]
         self._deployments = deployments
         self._untried = deployments[1:]
@@ -101,18 +112,8 @@ class Passage:
         self._record = record
         self._expire_in = expire_in
         self._loop = loop
-        self._seconds = request.known.x_timeout or self.deployment.timeouts.total
+        self._seconds = request.known.x_timeout or traffic.lanes.of(self.deployment).seconds
         self._began = traffic.now()
-        self._called_at: float | None = None
-        self._sent = 0
-        self._lane: Lane | None = None
-        self._probe = 0
-        self._place: Place | None = None
-        self._error: LexoraError | None = None
-        self._failed_attempts: list[dict[str, Any]] = []
-        self._spent = 0  # nanodollars, for what the client has of streams that broke
-        self._bounds = _UNBOUND  # the most tokens of the prompt and of the answer
-        self._reservation: Reservation | None = None
         if traffic.limiter.concerns(caller, record.user_id):
             self._bounds = {
                 each.label: traffic.estimates.bounds(each.label, request, each.provider) for each in deployments
@@ -128,8 +129,11 @@ class Passage:
             try:
                 if not self._enter():
                     await self._wait()
-                self._sending()
-                return await call(self.deployment, self._outgoing(), self._record)
+                self._sent += 1
+                self._record.attempts += 1
+                self._called_at = self._traffic.now()
+                request = self._prioritised() if self.deployment.priority_scheduling else self.request
+                return await call(self.deployment, request, self._record)
             except BaseException as error:  # noqa: BLE001 - the client left, its time is up: all of it must be settled
                 await self.failed(error)
 
@@ -137,22 +141,22 @@ class Passage:
         """Takes what a call needs: a circuit that lets it through, money, a place. False if the place must be waited
         for. Raises LexoraError.
         """
-        deployment, record, traffic = self.deployment, self._record, self._traffic
-        label = record.deployment = deployment.label
-        record.provider = deployment.provider
-        record.origin = deployment.origin
-        record.upstream_model = deployment.model
+        record = self._record
+        lane = self._traffic.lanes.of(self.deployment)
+        record.deployment = lane.label
+        record.provider = lane.provider
+        record.origin = lane.origin
+        record.upstream_model = lane.model
         self._expire_in(self._seconds)
-        lane = traffic.lanes.of(deployment)
         if lane.asleep:  # what is sent to it hangs until it is woken, and breaks older servers
             raise Busy("The model's server sleeps. An admin can wake it.", code="model_asleep")
         self._probe = lane.circuit.enter()
         self._lane = lane
-        free = deployment.is_free
+        free = lane.is_free
         bound = 0
-        tokens = self._bounds.get(label, (0, 0))
+        tokens = self._bounds.get(lane.label, (0, 0))
         if self._reservation is not None and not free:
-            price = deployment.price
+            price = self.deployment.price
             bound = cost_bound(price, *tokens) if price else 0
             self._reservation.pay(bound if price else None)
         self._admit(tokens, bound)
@@ -172,11 +176,6 @@ class Passage:
         )
         record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
         record.queue_position = place.position
-
-    def _sending(self) -> None:
-        self._sent += 1
-        self._record.attempts += 1
-        self._called_at = self._traffic.now()
 
     def _admit(self, tokens: tuple[int, int], bound: int) -> None:
         """Writes the request down: should the process be killed, it has used what is reserved for it."""
@@ -265,10 +264,8 @@ class Passage:
             continuing=self.continuing,
         )
 
-    def _outgoing(self) -> ChatRequest:
-        """The request as the deployment gets it: a server that orders what it is sent is told the priority."""
-        if not self.deployment.priority_scheduling:
-            return self.request
+    def _prioritised(self) -> ChatRequest:
+        """The request for a server that orders what it is sent: it is told the priority."""
         queue = self._lane.queue if self._lane is not None else None
         rules = QueueRules() if queue is None else queue.rules
         return self.request.setting("priority", getattr(rules, self._record.priority or "normal"))
@@ -291,7 +288,7 @@ class Passage:
             return
         elapsed = 0.0 if self._called_at is None else (self._traffic.now() - self._called_at) * 1e3
         note = {"deployment": self.deployment.label, "error": error.code, "ms": round(elapsed, 1), "tokens": tokens}
-        self._failed_attempts.append(note)
+        self._failed_attempts += (note,)
         self._record.failed_attempts = msgspec.json.encode(self._failed_attempts).decode()
 
     def _leave(self) -> None:
@@ -318,6 +315,7 @@ class Passage:
                 lane.circuit.left(self._probe)
             else:
                 lane.circuit.succeeded()
+        free = lane is not None and lane.is_free
         self._leave()
         if usage is None or failed:
             usage = self._counted(usage, tokens_seen)
@@ -327,7 +325,7 @@ class Passage:
         record.tokens_out = self.tokens_before + usage.completion_tokens
         record.tokens_cached = usage.cached_tokens
         record.tokens_reasoning = usage.reasoning_tokens
-        cost = deployment.cost(usage) if billed else 0.0
+        cost = deployment.cost(usage) if billed and not free else 0.0
         record.cost_usd = cost if cost is None or not self._spent else cost + self._spent / 1e9
         if self._reservation is not None:
             self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost or 0.0))

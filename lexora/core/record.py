@@ -87,4 +87,4 @@ class RequestIds:
             # Not sooner, and not from `random`: a process may have been copied after its start (Lambda's SnapStart).
             self._process = _digits(_system_random.getrandbits(48))
         self._count = (self._count + 1) & 0xFFFFFFFF
-        return f"{int(now * 1e3):012x}{self._process}{self._count:08x}"
+        return "%012x%s%08x" % (int(now * 1e3), self._process, self._count)  # noqa: UP031 - twice as fast

@@ -187,9 +187,9 @@ class OneWriteProtocol(HttpToolsProtocol):
     _idle_since = float("inf")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # The parser calls it for every header. Of repeated ones the last counts.
+        # The parser calls it for every header. Of repeated ones the first counts.
         self._read_headers: dict[bytes, bytes] = {}
-        self.on_header = self._read_headers.__setitem__  # type: ignore[assignment, method-assign]
+        self.on_header = self._read_headers.setdefault  # type: ignore[assignment, method-assign]
         super().__init__(*args, **kwargs)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it

@@ -171,8 +171,9 @@ class OpenAIDialect:
         if self._ignored:
             refuse(request.fields, self._ignored, self._whose)
         fields: dict[str, Any] = {**request.fields, "model": upstream_model}
-        for name in self._renamed.keys() & fields.keys():
-            fields[self._renamed[name]] = fields.pop(name)
+        for name, other in self._renamed.items():
+            if name in fields:
+                fields[other] = fields.pop(name)
         if self._tells_usage:
             fields.pop("stream_options", None)
         elif request.stream and not request.include_usage and request.task in _IN_CHUNKS:

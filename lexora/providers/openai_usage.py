@@ -26,10 +26,11 @@ class OpenAIUsage(msgspec.Struct):
     def usage(self) -> Usage:
         """The tokens of an answer. xAI and Google's own door count thoughts in the total alone, and bill for them."""
         cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
-        prompt = count(self.prompt_tokens)
+        prompt, completion = count(self.prompt_tokens), count(self.completion_tokens)
+        thought = count(self.total_tokens) - prompt
         return Usage(
             prompt,
-            max(count(self.completion_tokens), count(self.total_tokens) - prompt),
+            max(completion, thought),
             count(cached.cached_tokens) if cached else 0,
             count(reasoning.reasoning_tokens) if reasoning else 0,
             count(cached.cache_write_tokens) if cached else 0,
@@ -38,4 +39,6 @@ class OpenAIUsage(msgspec.Struct):
 
 def count(tokens: int | None) -> int:
     """What an upstream has counted, within reason: the books must hold it."""
-    return min(_MOST_TOKENS, max(0, tokens)) if tokens else 0
+    if tokens is None or 0 <= tokens <= _MOST_TOKENS:
+        return tokens or 0
+    return 0 if tokens < 0 else _MOST_TOKENS

@@ -3,11 +3,12 @@
 import hmac
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from math import inf
 from typing import Any
 
 from lexora.core.complaints import Complaints
 from lexora.core.errors import AuthUnavailable, Unauthorized
-from lexora.core.keys import ANYBODY, Caller, Key
+from lexora.core.keys import ANYBODY, NO_LIMITS, Caller, Key
 from lexora.core.ports import KeyStore, TokenVerifier
 
 PREFIX = "sk-lexora-"
@@ -53,6 +54,9 @@ class Auth:
         self.complain = Complaints(say, now)
         # By the credential's hash: when the store was asked last, when it answered last, and what.
         self._cache: dict[bytes, tuple[float, float, Key, Caller]] = {}
+        # By the header as it came: until when that needs no second look. Nobody's key stays in it for longer.
+        self._seen: dict[bytes, tuple[float, Caller]] = {}
+        self._seen_since = 0.0
 
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
@@ -61,20 +65,28 @@ class Auth:
         """
         if authorization is None:
             return None if self.required else ANYBODY
+        now = self._now()
+        if not 0 <= now - self._seen_since < FRESH_SECONDS:
+            self._seen, self._seen_since = {}, now
+        seen = self._seen.get(authorization)
+        if seen is not None and now < seen[0]:
+            return seen[1]
         token = authorization.decode("latin-1").strip()
         if token[:7].lower() == "bearer ":
             token = token[7:].strip()
         if token.startswith(PREFIX):
-            return self._by_key(token)
+            caller, until = self._by_key(token, now)
+            self._seen[authorization] = until, caller
+            return caller
         if self.tokens is not None and token.count(".") == 2:
             return await self._by_token(self.tokens, token)
         if self.required:
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         return ANYBODY  # clients that must send something send anything
 
-    def _by_key(self, token: str) -> Caller:
+    def _by_key(self, token: str, now: float) -> tuple[Caller, float]:
+        """Whose key it is, and until when that is known without a second look."""
         digest = sha256(token.encode()).digest()
-        now = self._now()
         cached = self._cache.get(digest)
         if cached is None or not 0 <= now - cached[0] < FRESH_SECONDS:
             cached = self._look_up(token, digest, now, cached)
@@ -82,7 +94,7 @@ class Auth:
         if (status := key.status(now)) != "active":
             what = "has expired" if status == "expired" else "was revoked"
             raise Unauthorized(f"This API key {what}. Ask whoever runs this gateway for a new one.", headers=CHALLENGE)
-        return cached[3]
+        return cached[3], min(cached[0] + FRESH_SECONDS, key.expires_at or inf, key.ends_at or inf)
 
     def _look_up(
         self, token: str, digest: bytes, now: float, cached: tuple[float, float, Key, Caller] | None
@@ -103,9 +115,8 @@ class Auth:
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         if len(self._cache) >= _MOST_CACHED:
             self._cache.clear()
-        caller = Caller(
-            key.user_id, key.id, key.models, key.priority, key.priority, key.limits, key.admin, key.on_behalf
-        )
+        limits = NO_LIMITS if key.limits == NO_LIMITS else key.limits
+        caller = Caller(key.user_id, key.id, key.models, key.priority, key.priority, limits, key.admin, key.on_behalf)
         found = self._cache[digest] = (now, now, key, caller)
         return found
 

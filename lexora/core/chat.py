@@ -103,7 +103,7 @@ class ChatRequest(msgspec.Struct, gc=False):
 
     `task` is what is asked for. Where that is not chat, `known.messages` stand for what the model is given, one for
     each text, and `known.n` for all answers; `token_ids` counts what is given as tokens (if that is all, `size` is 0),
-    and a `form` is forwarded in place of `fields`.
+    and a `form` is forwarded in place of `fields`. `measured` is what `estimates` has found of its size.
     """
 
     known: ChatFields
@@ -115,6 +115,7 @@ class ChatRequest(msgspec.Struct, gc=False):
     token_ids: int = 0
     form: Form | None = None
     cache_control: bytes = b""
+    measured: tuple[int, int] | None = None
 
     @property
     def stream(self) -> bool:

@@ -65,8 +65,9 @@ class Estimates:
         if learned is not None and learned.ratio:
             size = ceil(size * min(1.0, learned.ratio * 1.1))
         known = request.known
-        # Servers differ in which of the two they heed.
-        completion = min(max(known.max_tokens or 0, known.max_completion_tokens or 0), _MOST_TOKENS)
+        completion = 0
+        if known.max_tokens or known.max_completion_tokens:  # servers differ in which of the two they heed
+            completion = min(max(known.max_tokens or 0, known.max_completion_tokens or 0), _MOST_TOKENS)
         if completion <= 0 and request.task.longest:
             completion = self._sent_limit(provider) or (
                 max(_LEAST_COMPLETION, ceil(learned.longest * 1.5)) if learned else request.task.longest
@@ -106,12 +107,14 @@ def _highest(known: float, seen: float) -> float:
 
 def _measure(request: ChatRequest) -> tuple[int, int]:
     """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
-    size = request.size
-    fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
-    for length, tokens in _media(request):
-        size -= length
-        fixed += tokens
-    return size, fixed
+    if request.measured is None:
+        size = request.size
+        fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
+        for length, tokens in _media(request):
+            size -= length
+            fixed += tokens
+        request.measured = size, fixed
+    return request.measured
 
 
 def _media(request: ChatRequest) -> Iterator[tuple[int, int]]:

@@ -124,10 +124,10 @@ class Reservation:
             left = (claim.limit or 0) - used
             if claim.measure not in nearest or left < nearest[claim.measure][0]:
                 nearest[claim.measure] = left, claim
-        now = self._limiter.now()
+        seconds = _seconds_left(self._claims[0], self._limiter.now())  # all are of one minute
         headers: tuple[tuple[bytes, bytes], ...] = ()
         for left, claim in nearest.values():
-            headers += _headers(claim, left, now)
+            headers += _headers(claim, left, seconds)
         return headers
 
     def pay(self, amount: int | None) -> None:
@@ -308,9 +308,9 @@ def _seconds_left(claim: Claim, now: float) -> int:
     return max(1, ceil(claim.ends_at - now))
 
 
-def _headers(claim: Claim, left: int, now: float) -> tuple[tuple[bytes, bytes], ...]:
-    limit, reset = _limit_headers(claim.measure, claim.limit or 0, _seconds_left(claim, now))
-    return limit, (_REMAINING[claim.measure], b"%d" % max(0, left)), reset
+def _headers(claim: Claim, left: int, seconds_left: int) -> tuple[tuple[bytes, bytes], ...]:
+    limit, reset = _limit_headers(claim.measure, claim.limit or 0, seconds_left)
+    return limit, (_REMAINING[claim.measure], b"%d" % left if left > 0 else b"0"), reset
 
 
 _REMAINING = {name: f"x-ratelimit-remaining-{name}".encode() for name in ("requests", "tokens")}
@@ -356,7 +356,7 @@ def _too_many(claim: Claim, used: int, prompt_tokens: int, now: float) -> Lexora
     )
     if claim.measure == "tokens" and used + prompt_tokens < limit:
         message += f" With a 'max_tokens' of at most {limit - used - prompt_tokens} it passes now."
-    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim, limit - used, now))
+    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim, limit - used, seconds))
     return RateLimited(message, headers=headers)
 
 

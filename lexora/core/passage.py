@@ -115,9 +115,8 @@ class Passage:
         self._seconds = request.known.x_timeout or traffic.lanes.of(self.deployment).seconds
         self._began = traffic.now()
         if traffic.limiter.concerns(caller, record.user_id):
-            self._bounds = {
-                each.label: traffic.estimates.bounds(each.label, request, each.provider) for each in deployments
-            }
+            lanes = [traffic.lanes.of(each) for each in deployments]
+            self._bounds = {lane.label: traffic.estimates.bounds(lane.label, request, lane.provider) for lane in lanes}
             # Whichever of them will answer, it is reserved for.
             most = max(self._bounds.values(), key=sum)
             self._reservation = traffic.limiter.admit(caller, record.user_id, *most)
@@ -320,7 +319,7 @@ class Passage:
         if usage is None or failed:
             usage = self._counted(usage, tokens_seen)
         elif self._reservation is not None:
-            self._traffic.estimates.learn(deployment.label, self.request, usage)
+            self._traffic.estimates.learn(record.deployment, self.request, usage)
         record.tokens_in = usage.prompt_tokens
         record.tokens_out = self.tokens_before + usage.completion_tokens
         record.tokens_cached = usage.cached_tokens

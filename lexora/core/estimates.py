@@ -61,9 +61,9 @@ class Estimates:
         allows, or the provider is told; else half as much again as the longest of late.
         """
         learned = self._learned.get(label)
-        size, fixed = _measure(request)
-        if learned is not None and learned.ratio:
-            size = ceil(size * min(1.0, learned.ratio * 1.1))
+        size, fixed = request.measured or _measure(request)
+        if learned is not None and 0 < (ratio := learned.ratio * 1.1) < 1:
+            size = ceil(size * ratio)
         known = request.known
         completion = 0
         if known.max_tokens or known.max_completion_tokens:  # servers differ in which of the two they heed
@@ -81,11 +81,14 @@ class Estimates:
             if len(self._learned) >= _MOST_LABELS:
                 del self._learned[next(iter(self._learned))]
             learned = self._learned[label] = _Learned()
-        size, fixed = _measure(request)
+        size, fixed = request.measured or _measure(request)
         if size:
-            learned.ratio = _highest(learned.ratio, min(1.0, max(0, usage.prompt_tokens - fixed) / size))
-        tokens = min(max(usage.completion_tokens, 0), _MOST_TOKENS) / (request.known.n or 1)
-        learned.longest = _highest(learned.longest, tokens)
+            ratio = (usage.prompt_tokens - fixed) / size
+            learned.ratio = _highest(learned.ratio, 0.0 if ratio < 0 else 1.0 if ratio > 1 else ratio)
+        tokens = usage.completion_tokens
+        if not 0 <= tokens <= _MOST_TOKENS:
+            tokens = 0 if tokens < 0 else _MOST_TOKENS
+        learned.longest = _highest(learned.longest, tokens / (request.known.n or 1))
 
 
 def estimate_prompt(request: ChatRequest) -> int:
@@ -107,14 +110,13 @@ def _highest(known: float, seen: float) -> float:
 
 def _measure(request: ChatRequest) -> tuple[int, int]:
     """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
-    if request.measured is None:
-        size = request.size
-        fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
-        for length, tokens in _media(request):
-            size -= length
-            fixed += tokens
-        request.measured = size, fixed
-    return request.measured
+    size = request.size
+    fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
+    for length, tokens in _media(request):
+        size -= length
+        fixed += tokens
+    request.measured = size, fixed
+    return size, fixed
 
 
 def _media(request: ChatRequest) -> Iterator[tuple[int, int]]:

@@ -183,12 +183,12 @@ class Reservation:
         counts = [requests if claim.measure == "requests" else tokens for claim in claims]
         if self._money:
             claims = [*claims, *self._money]
-        # A second payment that was not refunded shares its windows with the first, and the truth counts once in each.
-        seen: set[tuple[str, str]] = set()
-        for claim in self._money:
-            place = (claim.subject, claim.window)
-            counts.append(0 if place in seen else amount)
-            seen.add(place)
+            # A second payment that was not refunded shares its windows with the first; the truth counts once in each.
+            seen: set[tuple[str, str]] = set()
+            for claim in self._money:
+                place = (claim.subject, claim.window)
+                counts.append(0 if place in seen else amount)
+                seen.add(place)
         limiter.settle(claims, counts)
 
 
@@ -271,7 +271,8 @@ class Limiter:
     def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
         """As the store does; what it has failed to settle before comes first. Raises OSError."""
         try:
-            self._settle_again()
+            if self._unsettled:
+                self._settle_again()
             return self._store.reserve(claims)
         except OSError as error:
             self._say(error)

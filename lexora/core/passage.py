@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -89,7 +88,7 @@ class Passage:
     _error: LexoraError | None = None
     _failed_attempts: tuple[dict[str, Any], ...] = ()
     _spent = 0  # nanodollars, for what the client has of streams that broke
-    _bounds: Mapping[str, tuple[int, int]] = MappingProxyType({})  # the most tokens of the prompt and of the answer
+    _bounds: dict[str, tuple[int, int]]  # the most tokens of the prompt and of the answer, where they are reserved
     _reservation: Reservation | None = None
 
     def __init__(
@@ -112,13 +111,16 @@ class Passage:
         self._record = record
         self._expire_in = expire_in
         self._loop = loop
-        self._seconds = request.known.x_timeout or traffic.lanes.of(self.deployment).seconds
+        lane = traffic.lanes.of(self.deployment)
+        self._seconds = request.known.x_timeout or lane.seconds
         self._began = traffic.now()
         if traffic.limiter.concerns(caller, record.user_id):
-            lanes = [traffic.lanes.of(each) for each in deployments]
-            self._bounds = {lane.label: traffic.estimates.bounds(lane.label, request, lane.provider) for lane in lanes}
+            bounds = most = traffic.estimates.bounds(lane.label, request, lane.provider)
+            self._bounds = {lane.label: bounds}
+            for other in map(traffic.lanes.of, self._untried):
+                bounds = self._bounds[other.label] = traffic.estimates.bounds(other.label, request, other.provider)
+                most = max(most, bounds, key=sum)
             # Whichever of them will answer, it is reserved for.
-            most = max(self._bounds.values(), key=sum)
             self._reservation = traffic.limiter.admit(caller, record.user_id, *most)
             record.response_headers = self._reservation.headers
 
@@ -153,7 +155,7 @@ class Passage:
         self._lane = lane
         free = lane.is_free
         bound = 0
-        tokens = self._bounds.get(lane.label, (0, 0))
+        tokens = self._most_tokens(lane.label)
         if self._reservation is not None and not free:
             price = self.deployment.price
             bound = cost_bound(price, *tokens) if price else 0
@@ -175,6 +177,10 @@ class Passage:
         )
         record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3
         record.queue_position = place.position
+
+    def _most_tokens(self, label: str) -> tuple[int, int]:
+        """Of the prompt and of the answer; of one that came in place of others, nothing is known."""
+        return (0, 0) if self._reservation is None else self._bounds.get(label, (0, 0))
 
     def _admit(self, tokens: tuple[int, int], bound: int) -> None:
         """Writes the request down: should the process be killed, it has used what is reserved for it."""
@@ -200,7 +206,7 @@ class Passage:
         if not isinstance(error, LexoraError):
             if not self.request.stream and not self.deployment.is_free:
                 # How far it got nobody can say, and its provider may bill all that is reserved for it.
-                tokens_seen = self._bounds.get(self.deployment.label, (0, 0))[1]
+                tokens_seen = self._most_tokens(self.deployment.label)[1]
             self.settle(usage, tokens_seen, failed=True)
             raise error
         decision = self._decide(error)
@@ -327,7 +333,7 @@ class Passage:
         cost = deployment.cost(usage) if billed and not free else 0.0
         record.cost_usd = cost if cost is None or not self._spent else cost + self._spent / 1e9
         if self._reservation is not None:
-            self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost or 0.0))
+            self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost) if cost else 0)
 
 
 def _tell(lane: Lane, probe: int, error: LexoraError, decision: Decision) -> None:

@@ -67,7 +67,8 @@ class Response:
     async def read(self) -> bytes:
         """The whole body. Raises UpstreamBroken if it was cut."""
         self._bulk = True
-        self._resume()
+        if self.paused:
+            self._resume()
         while not self._complete:
             await self.wait()
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

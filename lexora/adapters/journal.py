@@ -60,16 +60,12 @@ class Journal:
 
     def admit(self, record: Record) -> None:
         """Notes a request that is about to be forwarded. Raises OSError, and then it is as if nothing was noted."""
-        line = _line(b"+", _admitted(record))
-        self._write(line)
-        self._open[record.request_id] = line
+        self._open[record.request_id] = self._write(b"+", _admitted(record))
 
     def finish(self, record: Record) -> None:
         """Notes what became of an admitted request. Raises OSError; a later line may still say it."""
         if (admitted := self._open.get(record.request_id)) is not None:
-            line = _line(b"-", _finished(record))
-            self._open[record.request_id] = admitted + line
-            self._write(line)
+            self._open[record.request_id] = admitted + self._write(b"-", _finished(record))
 
     def done(self, request_ids: Iterable[str]) -> None:
         """These are kept elsewhere now."""
@@ -83,12 +79,16 @@ class Journal:
         with contextlib.suppress(OSError):
             os.truncate(self._path, self._end if self._open else 0)
 
-    def _write(self, line: bytes) -> None:
-        if self._end + len(line) > self._rotate_at:
-            self._rotate(len(line))
+    def _write(self, kind: bytes, values: tuple[Any, ...]) -> bytes:
+        """Writes a line, and returns it. Raises OSError."""
+        line = _line(kind, values)
         end = self._end + len(line)
+        if end > self._rotate_at:
+            self._rotate(len(line))
+            end = self._end + len(line)
         self._room[self._end : end] = line
         self._end = end
+        return line
 
     def _rotate(self, wanted: int) -> None:
         """Begins a new file. Raises OSError if that fails and there is no room for so many bytes in the old one."""

@@ -9,6 +9,8 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
+
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import continued
@@ -162,8 +164,9 @@ class HttpUpstream:
         )
         try:
             body = await response.read()
-        finally:
+        except BaseException:
             response.close()
+            raise
         try:
             if response.status != 200:
                 raise _refusal(target, request, response, body)
@@ -222,21 +225,20 @@ class HttpUpstream:
         return self._post(target, dialect.chat_request(request, target.model), record)
 
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
-        path, body, headers = outgoing
         if target.query:
-            path = f"{path}{'&' if '?' in path else '?'}{target.query}"
-            outgoing = outgoing._replace(path=path)
+            path = f"{outgoing.path}{'&' if '?' in outgoing.path else '?'}{target.query}"
+            outgoing = msgspec.structs.replace(outgoing, path=path)
         trace = self._trace(record) if self._trace else ""
         return b"POST %b%b HTTP/1.1\r\n%b%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,
-            path.encode(),
+            outgoing.path.encode(),
             target.headers,
-            headers,
+            outgoing.headers,
             target.signature(outgoing) if target.signature else b"",
             record.request_id.encode(),
             b"traceparent: %b\r\n" % trace.encode() if trace else b"",
-            len(body),
-            body,
+            len(outgoing.body),
+            outgoing.body,
         )
 
     def _target(self, deployment: Deployment) -> _Target:
@@ -278,9 +280,9 @@ class HttpUpstream:
     def _signature(self, sign: Sign, headers: Mapping[str, str], base_path: str, outgoing: Outgoing) -> bytes:
         if self._identity is None:
             raise CredentialMissing("Requests to AWS cannot be signed here.")
-        path, body, lines = outgoing
-        own = dict(line.split(": ", 1) for line in lines.decode("latin-1").splitlines())
-        return _lines(sign(self._identity(), {**headers, **own}, base_path + path, body, now=time.time()))
+        own = dict(line.split(": ", 1) for line in outgoing.headers.decode("latin-1").splitlines())
+        path = base_path + outgoing.path
+        return _lines(sign(self._identity(), {**headers, **own}, path, outgoing.body, now=time.time()))
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

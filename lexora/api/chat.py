@@ -115,8 +115,7 @@ class ChatEndpoint:
         request.betas = headers.get(b"anthropic-beta", b"")
         request.cache_control = headers.get(b"cache-control", b"")
         stream = record.stream = request.stream
-        record.latest_user_message = request.latest_user_message()
-        record.context_tail = request.context_tail()
+        record.latest_user_message, record.context_tail = request.latest()
         record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
         if caller is not None:
             _note_caller(record, caller, request)

@@ -55,6 +55,8 @@ _GRAMMARS = {
     *("grammar", "json_schema"),
 }
 
+_TAIL = 200
+
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 # Whether an earlier answer will do and this one may be kept, or for how many seconds.
@@ -145,21 +147,20 @@ class ChatRequest(msgspec.Struct, gc=False):
             return None
         return known.messages[0].text()
 
-    def latest_user_message(self) -> str:
-        """The text of the last message of the user, empty if there is none."""
+    def latest(self) -> tuple[str, str]:
+        """The text of the user's last message, empty if there is none; the last 200 characters of all texts, one a line."""
+        said = tail = None
         for message in reversed(self.known.messages):
-            if message.role == "user":
-                return message.text()
-        return ""
-
-    def context_tail(self, length: int = 200) -> str:
-        """The last `length` characters of the whole history's text, one message a line."""
-        tail = ""
-        for message in reversed(self.known.messages):
-            tail = f"{message.text()}\n{tail}" if tail else message.text()
-            if len(tail) >= length:
+            text = message.text()
+            if said is None and message.role == "user":
+                said = text
+            if tail is None:
+                tail = text
+            elif len(tail) < _TAIL:
+                tail = f"{text}\n{tail}" if tail else text
+            elif said is not None:
                 break
-        return tail[-length:]
+        return said or "", (tail or "")[-_TAIL:]
 
     def can_be_continued(self) -> bool:
         """Whether another model could go on with half an answer: one choice, of free text, that nobody has begun."""

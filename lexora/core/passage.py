@@ -111,10 +111,10 @@ class Passage:
         self._record = record
         self._expire_in = expire_in
         self._loop = loop
-        lane = traffic.lanes.of(self.deployment)
-        self._seconds = request.known.x_timeout or lane.seconds
+        self._seconds = request.known.x_timeout or 0.0  # 0: as long as the first deployment may take
         self._began = traffic.now()
         if traffic.limiter.concerns(caller, record.user_id):
+            lane = traffic.lanes.of(self.deployment)
             bounds = most = traffic.estimates.bounds(lane.label, request, lane.provider)
             self._bounds = {lane.label: bounds}
             for other in map(traffic.lanes.of, self._untried):
@@ -148,6 +148,8 @@ class Passage:
         record.provider = lane.provider
         record.origin = lane.origin
         record.upstream_model = lane.model
+        if not self._seconds:
+            self._seconds = lane.seconds
         self._expire_in(self._seconds)
         if lane.asleep:  # what is sent to it hangs until it is woken, and breaks older servers
             raise Busy("The model's server sleeps. An admin can wake it.", code="model_asleep")

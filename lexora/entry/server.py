@@ -84,7 +84,7 @@ class _Cycle(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
     task: asyncio.Task[None]
-    _event: asyncio.Event | None = None
+    event: asyncio.Event | None = None
 
     def __init__(self, protocol: "OneWriteProtocol", scope: HTTPScope, *, keep_alive: bool, expects: bool) -> None:
         self.scope = scope
@@ -99,16 +99,11 @@ class _Cycle(RequestResponseCycle):
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]  # uvicorn's is there from the start
         """Set when there is something to receive."""
-        if self._event is None:
-            self._event = asyncio.Event()
+        if self.event is None:
+            self.event = asyncio.Event()
             if self.body or not self.more_body:
-                self._event.set()
-        return self._event
-
-    def tell(self) -> None:
-        """There is something to receive."""
-        if self._event is not None:
-            self._event.set()
+                self.event.set()
+        return self.event
 
     async def run(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
         try:
@@ -137,7 +132,8 @@ class _Cycle(RequestResponseCycle):
         self.transport.write(
             b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), len(body), content)
         )
-        self.tell()
+        if self.event is not None:
+            self.event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
@@ -241,13 +237,15 @@ class OneWriteProtocol(HttpToolsProtocol):
             cycle.body += body
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
-            cycle.tell()
+            if cycle.event is not None:
+                cycle.event.set()
 
     def on_message_complete(self) -> None:
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False
-            cycle.tell()
+            if cycle.event is not None:
+                cycle.event.set()
 
     def _start_asgi_task(self, cycle: _Cycle, app: ASGI3Application) -> None:  # type: ignore[override]  # all are ours
         cycle.scope["extensions"] = {DIRECT: cycle}  # type: ignore[dict-item]  # ours

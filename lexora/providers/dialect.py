@@ -5,7 +5,7 @@ A provider that speaks OpenAI's API is a row in `lexora.providers.table`; any ot
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -108,7 +108,7 @@ class ChunkReader(Protocol):
 JSON_HEADER = b"content-type: application/json\r\n"
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True):
     """What to POST: the path below the deployment's base URL, the body, and header lines of this request's own."""
 
     path: str

@@ -191,7 +191,8 @@ class OpenAIDialect:
             raise refused_as(0, {"error": facts.error})
         if facts.choices is None:
             raise UpstreamBroken("The upstream's answer has no choices.")
-        return Completion(body, _text(facts.id), facts.model, facts.usage.usage() if facts.usage else None)
+        answer_id = facts.id if isinstance(facts.id, str) else ""
+        return Completion(body, answer_id, facts.model, facts.usage.usage() if facts.usage else None)
 
     def chunk_reader(self, request: ChatRequest) -> ChunkReader:
         return OpenAIChunkReader(request) if request.task in _IN_CHUNKS else EventReader(request)

@@ -177,9 +177,9 @@ def test_the_latest_user_message_is_the_last_of_the_user() -> None:
         {"role": "tool", "content": "result"},
     ]
     request = parse(messages=history)
-    assert request.latest_user_message() == "a\nb"
-    assert parse(messages=[{"role": "system", "content": "x"}]).latest_user_message() == ""
-    assert request.context_tail() == "first\na\nb\n\nresult"
+    assert request.latest()[0] == "a\nb"
+    assert parse(messages=[{"role": "system", "content": "x"}]).latest()[0] == ""
+    assert request.latest()[1] == "first\na\nb\n\nresult"
 
 
 @pytest.mark.parametrize(
@@ -188,4 +188,4 @@ def test_the_latest_user_message_is_the_last_of_the_user() -> None:
 def test_the_context_tail_is_the_last_200_characters_of_the_history(lengths: tuple[int, ...]) -> None:
     texts = [chr(ord("あ") + i % 80) * length for i, length in enumerate(lengths)]
     request = parse(messages=[{"role": "user", "content": text} for text in texts])
-    assert request.context_tail() == "\n".join(texts)[-200:]
+    assert request.latest()[1] == "\n".join(texts)[-200:]

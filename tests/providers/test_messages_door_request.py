@@ -216,7 +216,7 @@ def test_extensions_and_what_the_gateway_reads() -> None:
     assert request.stream
     assert request.include_usage
     assert known.tools is not None
-    assert request.latest_user_message() == "Hello"
+    assert request.latest()[0] == "Hello"
     assert refusal(x_priority="now").param == "x_priority"
 
 

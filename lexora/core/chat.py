@@ -148,7 +148,7 @@ class ChatRequest(msgspec.Struct, gc=False):
         return known.messages[0].text()
 
     def latest(self) -> tuple[str, str]:
-        """The text of the user's last message, empty if there is none; the last 200 characters of all texts, one a line."""
+        """The text of the user's last message, empty if there is none; the last 200 characters of all, one a line."""
         said = tail = None
         for message in reversed(self.known.messages):
             text = message.text()

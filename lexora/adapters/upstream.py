@@ -95,13 +95,8 @@ class HttpUpstream:
         self._identity = identity
         self._targets: dict[int, _Target] = {}
 
-    async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
-        target = self._target(deployment)
-        try:
-            return await self._complete(target, request, record)
-        except UpstreamRefused as error:
-            renewed = self._renewed(target, error)
-        return await self._complete(renewed, request, record)
+    def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Awaitable[Completion]:
+        return self._complete(self._target(deployment), request, record)
 
     async def stream(
         self, deployment: Deployment, request: ChatRequest, record: Record, so_far: SoFar | None = None
@@ -158,7 +153,9 @@ class HttpUpstream:
         self._targets[id(target.deployment)] = renewed
         return renewed
 
-    async def _complete(self, target: _Target, request: ChatRequest, record: Record) -> Completion:
+    async def _complete(
+        self, target: _Target, request: ChatRequest, record: Record, *, renewed: bool = False
+    ) -> Completion:
         response = await self._client.send(
             target.origin, self._chat(target, request, record), connect_timeout=target.connect_timeout
         )
@@ -176,7 +173,11 @@ class HttpUpstream:
                 completion = _read(target, request, response, body)
             return completion if target.provider.says_model else completion.named(target.model)
         except UpstreamRefused as error:
-            raise _without(error, target.secrets) from None
+            refusal = _without(error, target.secrets)
+            if renewed:
+                raise refusal from None
+            target = self._renewed(target, refusal)
+        return await self._complete(target, request, record, renewed=True)
 
     async def _stream(self, target: _Target, request: ChatRequest, record: Record) -> "HttpChunkStream":
         response = await self._client.send(

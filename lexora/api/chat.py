@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from lexora.api.http import JSON_TYPE, credential_of, dollars, headers_of, read_body, require_json, send
+from lexora.api.http import JSON_TYPE, credential_of, dollars, headers_of, read_body, require_json, send, whole_body
 from lexora.api.lifetime import Lifetime
 from lexora.api.sse import EventStream
 from lexora.core.auth import CHALLENGE, NO_KEY, Auth
@@ -104,12 +104,15 @@ class ChatEndpoint:
     async def _answer(self, scope: Scope, receive: Receive, send_: Send, record: Record, started: float) -> None:
         headers = headers_of(scope)
         self._accept(headers)
-        body = await read_body(scope, receive, self._max_body_bytes)
+        body = whole_body(scope, self._max_body_bytes) or await read_body(scope, receive, self._max_body_bytes)
         refusal: LexoraError | None = None
-        try:
-            caller = await self._auth.identify(credential_of(headers))
-        except LexoraError as error:  # a prepared answer may be given all the same
-            caller, refusal = None, error
+        credential = credential_of(headers)
+        caller = self._auth.recall(credential)
+        if caller is None:
+            try:
+                caller = await self._auth.identify(credential)
+            except LexoraError as error:  # a prepared answer may be given all the same
+                refusal = error
         door = self._door_of(caller, body) if self._door_of is not None else self._door
         request = door.request(body)
         request.betas = headers.get(b"anthropic-beta", b"")
@@ -120,9 +123,10 @@ class ChatEndpoint:
         if caller is not None:
             _note_caller(record, caller, request)
         fresh = request.cache_control and b"no-cache" in request.cache_control.lower()
-        if not fresh and (caller or not self._auth.prepared):
+        may = not fresh and (caller or not self._auth.prepared)
+        if may and (prompt := self._gateway.known_prompt(request, record)) is not None:
             try:
-                prepared = await self._gateway.prepared(request, record)
+                prepared = await self._gateway.prepared(prompt, request, record)
             except OSError as error:  # a model may answer all the same
                 log.error("request %s: the prepared answers cannot be read: %s", record.request_id, error)  # noqa: TRY400 - no bug
                 prepared = None

@@ -47,8 +47,6 @@ class ErrorLayer:
             await _send_error(
                 scope, send_, LexoraError("Something went wrong inside the gateway.", code="internal_error")
             )
-        finally:
-            scope.pop("extensions", None)  # it holds the server's side of the request, which holds the scope
 
 
 def _of_router(error: HTTPException, scope: Scope, allow: str) -> LexoraError:

@@ -1,7 +1,7 @@
 """Bodies in, responses out: the little HTTP that bare ASGI endpoints need."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -71,13 +71,18 @@ def require_form(headers: dict[bytes, bytes]) -> None:
         raise UnsupportedMediaType(_ENCODED)
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, RequestTimeout, and ClientLeft."""
+def whole_body(scope: Scope, limit: int) -> bytes | None:
+    """The request's body if it has come in whole, which is usual. Raises PayloadTooLarge."""
     direct = direct_of(scope)
     body = direct.take_body() if direct else None
-    if body is not None:  # the usual case: all of it is there
-        if len(body) > limit:
-            raise _too_large(limit)
+    if body is not None and len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole request body. Raises PayloadTooLarge beyond `limit` bytes, RequestTimeout, and ClientLeft."""
+    if (body := whole_body(scope, limit)) is not None:
         return body
     announced = headers_of(scope).get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit:
@@ -113,11 +118,25 @@ def _too_large(limit: int) -> PayloadTooLarge:
     )
 
 
-async def send(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> None:
+class _Done:
+    """Has been awaited already."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]  # `await` wants no more than an iterator
+
+
+_DONE = _Done()
+
+
+def send(scope: Scope, send: Send, status: int, headers: Headers, body: bytes) -> Awaitable[None]:
     """One whole response. Header names are lower case and values hold no line breaks."""
     if direct := direct_of(scope):
         direct.respond(status, headers, body)
-        return
+        return _DONE
+    return _send(send, status, headers, body)
+
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

@@ -58,6 +58,16 @@ class Auth:
         self._seen: dict[bytes, tuple[float, Caller]] = {}
         self._seen_since = 0.0
 
+    def recall(self, authorization: bytes | None) -> Caller | None:
+        """Who sends this header, if that needs no second look."""
+        if authorization is None:
+            return None if self.required else ANYBODY
+        now = self._now()
+        if not 0 <= now - self._seen_since < FRESH_SECONDS:
+            self._seen, self._seen_since = {}, now
+        seen = self._seen.get(authorization)
+        return seen[1] if seen is not None and now < seen[0] else None
+
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
 
@@ -65,17 +75,11 @@ class Auth:
         """
         if authorization is None:
             return None if self.required else ANYBODY
-        now = self._now()
-        if not 0 <= now - self._seen_since < FRESH_SECONDS:
-            self._seen, self._seen_since = {}, now
-        seen = self._seen.get(authorization)
-        if seen is not None and now < seen[0]:
-            return seen[1]
         token = authorization.decode("latin-1").strip()
         if token[:7].lower() == "bearer ":
             token = token[7:].strip()
         if token.startswith(PREFIX):
-            caller, until = self._by_key(token, now)
+            caller, until = self._by_key(token)
             self._seen[authorization] = until, caller
             return caller
         if self.tokens is not None and token.count(".") == 2:
@@ -84,9 +88,10 @@ class Auth:
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         return ANYBODY  # clients that must send something send anything
 
-    def _by_key(self, token: str, now: float) -> tuple[Caller, float]:
+    def _by_key(self, token: str) -> tuple[Caller, float]:
         """Whose key it is, and until when that is known without a second look."""
         digest = sha256(token.encode()).digest()
+        now = self._now()
         cached = self._cache.get(digest)
         if cached is None or not 0 <= now - cached[0] < FRESH_SECONDS:
             cached = self._look_up(token, digest, now, cached)

@@ -105,15 +105,18 @@ class Gateway:
             # Other answers have been published since the catalogue was read.
         return None
 
-    async def prepared(self, request: ChatRequest, record: Record) -> Prepared | None:
-        """A variant of the prepared answer if the request is a known prompt, asked plainly: its seed's, or any."""
+    def known_prompt(self, request: ChatRequest, record: Record) -> str | None:
+        """The prompt if there may be a prepared answer to it, which `prepared` tells."""
         prompt = request.lone_prompt()
-        if prompt is None:
+        if prompt is not None and self._renew is None and self.setup.catalogue.match(prompt) is None:
+            record.prompt = prompt
             return None
-        found = None
-        if self._renew is not None or self.setup.catalogue.match(prompt) is not None:
-            seed = bytes(request.fields.get("seed", b""))
-            found = await self.answer_to(partial(_variant, prompt, seed))
+        return prompt
+
+    async def prepared(self, prompt: str, request: ChatRequest, record: Record) -> Prepared | None:
+        """A variant of the prepared answer to a prompt that was asked plainly: its seed's, or any."""
+        seed = bytes(request.fields.get("seed", b""))
+        found = await self.answer_to(partial(_variant, prompt, seed))
         if found is None:
             record.prompt = prompt
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
@@ -85,7 +85,7 @@ class SoFar(NamedTuple):
 class Upstream(Protocol):
     """Calls deployments."""
 
-    async def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Completion:
+    def complete(self, deployment: Deployment, request: ChatRequest, record: Record) -> Awaitable[Completion]:
         """One plain answer. Raises UpstreamError."""
         ...
 

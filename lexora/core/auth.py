@@ -8,7 +8,7 @@ from typing import Any
 
 from lexora.core.complaints import Complaints
 from lexora.core.errors import AuthUnavailable, Unauthorized
-from lexora.core.keys import ANYBODY, NO_LIMITS, Caller, Key
+from lexora.core.keys import ANYBODY, Caller, Key, known
 from lexora.core.ports import KeyStore, TokenVerifier
 
 PREFIX = "sk-lexora-"
@@ -114,14 +114,15 @@ class Auth:
             # Asked again in a while only, as a store that fails may take its time.
             found = self._cache[digest] = (now, *cached[1:])
             return found
-        known = key.secret_hash if key is not None else "0" * 64
-        if not hmac.compare_digest(known, digest.hex()) or key is None:
+        secret_hash = key.secret_hash if key is not None else "0" * 64
+        if not hmac.compare_digest(secret_hash, digest.hex()) or key is None:
             self._cache.pop(digest, None)
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         if len(self._cache) >= _MOST_CACHED:
             self._cache.clear()
-        limits = NO_LIMITS if key.limits == NO_LIMITS else key.limits
-        caller = Caller(key.user_id, key.id, key.models, key.priority, key.priority, limits, key.admin, key.on_behalf)
+        caller = Caller(
+            key.user_id, key.id, key.models, key.priority, key.priority, known(key.limits), key.admin, key.on_behalf
+        )
         found = self._cache[digest] = (now, now, key, caller)
         return found
 

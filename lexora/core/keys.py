@@ -20,6 +20,11 @@ class Limits(msgspec.Struct, frozen=True):
 NO_LIMITS = Limits()
 
 
+def known(limits: Limits) -> Limits:
+    """The same; where there are none, NO_LIMITS itself, which every request looks for."""
+    return NO_LIMITS if limits == NO_LIMITS else limits
+
+
 class Key(msgspec.Struct, frozen=True):
     """An API key as it is stored. Times are seconds since the epoch.
 

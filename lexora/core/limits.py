@@ -22,7 +22,6 @@ _DAY = 86_400
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
-_NONE_FOR_ANYBODY = (NO_LIMITS, NO_LIMITS, NO_LIMITS)
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -119,15 +118,16 @@ class Reservation:
         """`x-ratelimit-*` as the OpenAI SDKs read them, of the limit that is nearest; empty without limits."""
         if self._limiter is None or not self._used:
             return ()
-        nearest: dict[str, tuple[int, Claim]] = {}
-        for claim, used in zip(self._claims, self._used, strict=True):
-            left = (claim.limit or 0) - used
-            if claim.measure not in nearest or left < nearest[claim.measure][0]:
-                nearest[claim.measure] = left, claim
+        nearest: dict[str, tuple[int, int]] = {}
+        for claim, used in zip(self._claims, self._used):  # noqa: B905 - of one length; `strict` costs
+            limit = claim.limit or 0
+            seen = nearest.get(claim.measure)
+            if seen is None or limit - used < seen[0]:
+                nearest[claim.measure] = limit - used, limit
         seconds = _seconds_left(self._claims[0], self._limiter.now())  # all are of one minute
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        for left, claim in nearest.values():
-            headers += _headers(claim, left, seconds)
+        for measure, (left, limit) in nearest.items():
+            headers += _headers(measure, limit, left, seconds)
         return headers
 
     def pay(self, amount: int | None) -> None:
@@ -214,8 +214,7 @@ class Limiter:
     def concerns(self, caller: Caller, user_id: str | None) -> bool:
         """Whether there is any limit for them."""
         rules = self.rules
-        limits = (rules.of(user_id), rules.everyone, caller.limits)
-        return limits != _NONE_FOR_ANYBODY
+        return not (rules.of(user_id) is rules.everyone is caller.limits is NO_LIMITS)
 
     def admit(self, caller: Caller, user_id: str | None, prompt_tokens: int, completion_tokens: int) -> Reservation:
         """Reserves one request and its tokens for the user, and for the key if it has limits of its own.
@@ -309,9 +308,9 @@ def _seconds_left(claim: Claim, now: float) -> int:
     return max(1, ceil(claim.ends_at - now))
 
 
-def _headers(claim: Claim, left: int, seconds_left: int) -> tuple[tuple[bytes, bytes], ...]:
-    limit, reset = _limit_headers(claim.measure, claim.limit or 0, seconds_left)
-    return limit, (_REMAINING[claim.measure], b"%d" % left if left > 0 else b"0"), reset
+def _headers(measure: str, limit: int, left: int, seconds_left: int) -> tuple[tuple[bytes, bytes], ...]:
+    most, reset = _limit_headers(measure, limit, seconds_left)
+    return most, (_REMAINING[measure], b"%d" % left if left > 0 else b"0"), reset
 
 
 _REMAINING = {name: f"x-ratelimit-remaining-{name}".encode() for name in ("requests", "tokens")}
@@ -357,7 +356,7 @@ def _too_many(claim: Claim, used: int, prompt_tokens: int, now: float) -> Lexora
     )
     if claim.measure == "tokens" and used + prompt_tokens < limit:
         message += f" With a 'max_tokens' of at most {limit - used - prompt_tokens} it passes now."
-    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim, limit - used, seconds))
+    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim.measure, limit, limit - used, seconds))
     return RateLimited(message, headers=headers)
 
 

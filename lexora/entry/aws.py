@@ -40,7 +40,7 @@ from lexora.core.cache import Cache, CacheRules
 from lexora.core.circuit import CircuitRules
 from lexora.core.errors import SOON, CredentialMissing, HostNotAllowed
 from lexora.core.gateway import Gateway, Setup
-from lexora.core.keys import Limits
+from lexora.core.keys import Limits, known
 from lexora.core.lanes import Lanes
 from lexora.core.limits import Estimates, Limiter, Rules
 from lexora.core.passage import Traffic
@@ -299,7 +299,7 @@ def _limit_rules(variables: Variables) -> Rules:
         variables.user_usd_per_month,
     )
     everyone = Limits(usd_per_day=variables.usd_per_day, usd_per_month=variables.usd_per_month)
-    return Rules({}, user, everyone, variables.own_open, variables.paid_open)
+    return Rules({}, known(user), known(everyone), variables.own_open, variables.paid_open)
 
 
 def create_handler() -> Mangum:

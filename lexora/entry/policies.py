@@ -2,7 +2,7 @@
 
 from lexora.core.cache import CacheRules
 from lexora.core.circuit import CircuitRules
-from lexora.core.keys import Limits
+from lexora.core.keys import Limits, known
 from lexora.core.limits import Rules
 from lexora.core.queue import QueueRules
 from lexora.core.retry import RetryRules
@@ -28,11 +28,13 @@ def limit_rules(settings: Settings) -> Rules:
 
 
 def _limits(rate: RateLimit | None, budget: Budget) -> Limits:
-    return Limits(
-        requests_per_minute=rate.requests_per_minute if rate else None,
-        tokens_per_minute=rate.tokens_per_minute if rate else None,
-        usd_per_day=budget.usd_per_day,
-        usd_per_month=budget.usd_per_month,
+    return known(
+        Limits(
+            requests_per_minute=rate.requests_per_minute if rate else None,
+            tokens_per_minute=rate.tokens_per_minute if rate else None,
+            usd_per_day=budget.usd_per_day,
+            usd_per_month=budget.usd_per_month,
+        )
     )
 
 

@@ -9,8 +9,6 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-import msgspec
-
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
 from lexora.core.continuation import continued
@@ -228,7 +226,7 @@ class HttpUpstream:
     def _post(self, target: _Target, outgoing: Outgoing, record: Record) -> bytes:
         if target.query:
             path = f"{outgoing.path}{'&' if '?' in outgoing.path else '?'}{target.query}"
-            outgoing = msgspec.structs.replace(outgoing, path=path)
+            outgoing = outgoing._replace(path=path)
         trace = self._trace(record) if self._trace else ""
         return b"POST %b%b HTTP/1.1\r\n%b%b%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
             target.path,

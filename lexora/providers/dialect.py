@@ -5,7 +5,7 @@ A provider that speaks OpenAI's API is a row in `lexora.providers.table`; any ot
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -108,7 +108,7 @@ class ChunkReader(Protocol):
 JSON_HEADER = b"content-type: application/json\r\n"
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(NamedTuple):
     """What to POST: the path below the deployment's base URL, the body, and header lines of this request's own."""
 
     path: str

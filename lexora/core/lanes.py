@@ -22,11 +22,12 @@ class Lane:
     """One deployment at run time. `queue` is None where requests do not wait; `up` is None while nobody has looked.
 
     `asleep`: its server must be woken before it can answer. What every request needs of the deployment is here as well,
-    as attributes of pydantic's models are slow; `seconds` is its total timeout.
+    as attributes of pydantic's models are slow; `seconds` is its total timeout, `orders` its `priority_scheduling`.
     """
 
     __slots__ = (
-        "asleep", "circuit", "deployment", "is_free", "label", "model", "origin", "provider", "queue", "seconds", "up",
+        "asleep", "circuit", "deployment", "is_free", "label", "model", "orders", "origin", "provider", "queue",
+        "seconds", "up",
     )  # fmt: skip
 
     deployment: Deployment
@@ -36,6 +37,7 @@ class Lane:
     model: str
     is_free: bool
     seconds: float
+    orders: bool
 
     def __init__(self, deployment: Deployment, queue: Queue | None, circuit: Circuit) -> None:
         self.serve(deployment)
@@ -53,6 +55,7 @@ class Lane:
         self.model = deployment.model
         self.is_free = deployment.is_free
         self.seconds = deployment.timeouts.total
+        self.orders = deployment.priority_scheduling
 
 
 class Lanes:

@@ -27,7 +27,7 @@ from lexora.core.keys import Caller
 from lexora.core.lanes import Lane, Lanes
 from lexora.core.limits import Estimates, Limiter, Reservation, cost_bound, nanodollars
 from lexora.core.ports import ChunkStream
-from lexora.core.queue import Place, QueueRules
+from lexora.core.queue import Place, Queue, QueueRules
 from lexora.core.record import Record
 from lexora.core.retry import GIVE_UP, Decision, RetryRules, decide
 from lexora.core.usage import Usage, estimate_tokens
@@ -128,20 +128,19 @@ class Passage:
         """The first answer that `call` gets from a deployment. Raises what went wrong where nobody is left to ask."""
         while True:
             try:
-                if not self._enter():
-                    await self._wait()
+                lane = self._enter()
+                if self._place is None and lane.queue is not None:
+                    await self._wait(lane.queue)
                 self._sent += 1
                 self._record.attempts += 1
                 self._called_at = self._traffic.now()
-                request = self._prioritised() if self.deployment.priority_scheduling else self.request
+                request = self._prioritised() if lane.orders else self.request
                 return await call(self.deployment, request, self._record)
             except BaseException as error:  # noqa: BLE001 - the client left, its time is up: all of it must be settled
                 await self.failed(error)
 
-    def _enter(self) -> bool:
-        """Takes what a call needs: a circuit that lets it through, money, a place. False if the place must be waited
-        for. Raises LexoraError.
-        """
+    def _enter(self) -> Lane:
+        """Takes what a call needs: a circuit that lets it through, money, a free place. Raises LexoraError."""
         record = self._record
         lane = self._traffic.lanes.of(self.deployment)
         record.deployment = lane.label
@@ -164,17 +163,14 @@ class Passage:
             self._reservation.pay(bound if price else None)
         self._admit(tokens, bound)
         record.cost_usd = 0.0 if free else None  # until the answer's tokens are known
-        if lane.queue is None:
-            return True
-        self._place = lane.queue.try_enter()
-        return self._place is not None
+        if lane.queue is not None:
+            self._place = lane.queue.try_enter()
+        return lane
 
-    async def _wait(self) -> None:
+    async def _wait(self, queue: Queue) -> None:
         """Waits for a place. Raises Busy."""
         record = self._record
-        assert self._lane is not None
-        assert self._lane.queue is not None
-        place = self._place = await self._lane.queue.enter(
+        place = self._place = await queue.enter(
             self._loop, record.user_id or "", record.priority or "normal", self.request.known.x_timeout
         )
         record.queue_ms = (record.queue_ms or 0.0) + place.waited * 1e3

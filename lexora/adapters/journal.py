@@ -9,7 +9,6 @@ import logging
 import mmap
 import os
 from collections.abc import Iterable
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,14 @@ _RETRY_BYTES = 128 * 1024
 
 log = logging.getLogger("lexora")
 
-# What is known when a request is admitted, which it is at every attempt, and what may change from then on.
-_KNOWN = (
-    *("request_id", "created_at", "endpoint", "user_id", "key_id", "model", "deployment", "provider", "origin"),
-    *("stream", "priority"),
-)
-_ADMITTED = (*_KNOWN, "upstream_model", "tokens_in", "tokens_out", "cost_usd", "attempts", "failed_attempts")
-_FINISHED = ("request_id", *(name for name in COLUMNS if name not in _KNOWN))
+# When a request is admitted, which it is at every attempt, the first columns are known; those from the second number on
+# may change until its end.
+_KNOWN, _CHANGING = COLUMNS.index("failed_attempts") + 1, COLUMNS.index("upstream_model")
+_COUNT = len(COLUMNS)
 
 _encode = msgspec.json.encode
-_admitted = attrgetter(*_ADMITTED)
-_finished = attrgetter(*_FINISHED)
-_HEAD = _encode({"+": _ADMITTED, "-": _FINISHED}) + b"\n"
+_astuple = msgspec.structs.astuple
+_HEAD = _encode({"+": COLUMNS[:_KNOWN], "-": ["request_id", *COLUMNS[_CHANGING:]]}) + b"\n"
 
 
 class Journal:
@@ -186,14 +181,23 @@ _Facts: Any = msgspec.defstruct(
         (field.name, _TEXTS.get(field.name, field.type))
         if field.default is msgspec.NODEFAULT
         else (field.name, _TEXTS.get(field.name, field.type), field.default)
-        for field in msgspec.structs.fields(Record)[: len(COLUMNS)]
+        for field in msgspec.structs.fields(Record)[:_COUNT]
     ],
 )
+
+
+def _admitted(record: Record) -> tuple[Any, ...]:
+    return _astuple(record)[:_KNOWN]
+
+
+def _finished(record: Record) -> tuple[Any, ...]:
+    values = _astuple(record)
+    return values[:1] + values[_CHANGING:_COUNT]
 
 
 def _line(kind: bytes, values: tuple[Any, ...]) -> bytes:
     """Raises OSError for what JSON cannot hold."""
     try:
-        return b"%b%b\n" % (kind, _encode(values))
+        return kind + _encode(values) + b"\n"
     except ValueError as error:
         raise OSError(f"the journal cannot hold request {values[0]}: {error}") from None

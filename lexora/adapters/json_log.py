@@ -133,6 +133,9 @@ def _level(record: Record) -> int:
     return logging.ERROR if record.status >= 500 else logging.WARNING
 
 
+_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
+
+
 @lru_cache(maxsize=2)
 def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -141,7 +144,7 @@ def _iso_second(second: int) -> str:
 def iso(seconds: float) -> str:
     """Seconds since the epoch as in 2026-01-16T09:30:00.123Z."""
     whole = int(seconds)
-    return f"{_iso_second(whole)}.{int((seconds - whole) * 1e3):03d}Z"
+    return _iso_second(whole) + _MILLISECONDS[int((seconds - whole) * 1e3)]
 
 
 class JsonFormatter(logging.Formatter):

@@ -119,7 +119,8 @@ class ChatEndpoint:
         request.cache_control = headers.get(b"cache-control", b"")
         stream = record.stream = request.stream
         record.latest_user_message, record.context_tail = request.latest()
-        record.trace_parent = headers.get(b"traceparent", b"").decode("latin-1")
+        if b"traceparent" in headers:
+            record.trace_parent = headers[b"traceparent"].decode("latin-1")
         if caller is not None:
             _note_caller(record, caller, request)
         fresh = request.cache_control and b"no-cache" in request.cache_control.lower()

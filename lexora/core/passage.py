@@ -154,15 +154,14 @@ class Passage:
             raise Busy("The model's server sleeps. An admin can wake it.", code="model_asleep")
         self._probe = lane.circuit.enter()
         self._lane = lane
-        free = lane.is_free
         bound = 0
         tokens = self._most_tokens(lane.label)
-        if self._reservation is not None and not free:
+        if self._reservation is not None and not lane.is_free:
             price = self.deployment.price
             bound = cost_bound(price, *tokens) if price else 0
             self._reservation.pay(bound if price else None)
         self._admit(tokens, bound)
-        record.cost_usd = 0.0 if free else None  # until the answer's tokens are known
+        record.cost_usd = 0.0 if lane.is_free else None  # until the answer's tokens are known
         if lane.queue is not None:
             self._place = lane.queue.try_enter()
         return lane
@@ -183,7 +182,8 @@ class Passage:
     def _admit(self, tokens: tuple[int, int], bound: int) -> None:
         """Writes the request down: should the process be killed, it has used what is reserved for it."""
         record = self._record
-        record.tokens_in, record.tokens_out = tokens
+        if self._reservation is not None:
+            record.tokens_in, record.tokens_out = tokens
         record.cost_usd = bound / 1e9
         try:
             self._traffic.admit(record)
@@ -192,7 +192,8 @@ class Passage:
             if not (rules.own_open if self.deployment.is_free else rules.paid_open):
                 raise LimitsUnavailable("The gateway cannot keep its books at the moment. Try again soon.") from None
         finally:
-            record.tokens_in = record.tokens_out = 0
+            if self._reservation is not None:
+                record.tokens_in = record.tokens_out = 0
             record.cost_usd = 0.0
 
     async def failed(self, error: BaseException, *, stream: ChunkStream | None = None, final: bool = False) -> None:
@@ -326,8 +327,9 @@ class Passage:
             self._traffic.estimates.learn(record.deployment, self.request, usage)
         record.tokens_in = usage.prompt_tokens
         record.tokens_out = self.tokens_before + usage.completion_tokens
-        record.tokens_cached = usage.cached_tokens
-        record.tokens_reasoning = usage.reasoning_tokens
+        if usage.cached_tokens or usage.reasoning_tokens:
+            record.tokens_cached = usage.cached_tokens
+            record.tokens_reasoning = usage.reasoning_tokens
         cost = deployment.cost(usage) if billed and not free else 0.0
         record.cost_usd = cost if cost is None or not self._spent else cost + self._spent / 1e9
         if self._reservation is not None:

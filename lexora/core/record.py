@@ -18,7 +18,7 @@ class Record(msgspec.Struct, gc=False):
     None for others and where no price is known; `ttft_ms` where no token was sent. `queue_ms` is what it waited for
     a place, `upstream_ms` what its calls of upstreams took. `failed_attempts` are those that another followed, as JSON:
     `[{"deployment": …, "error": …, "ms": …, "tokens": …}]`, empty if there is none. Until it is settled, a request that
-    was admitted counts what is reserved for it. The fields after `failed_attempts` are in no table, but for `prompt` in
+    was admitted counts what is reserved for it. The fields from `prompt` on are in no table, but for that itself in
     SQLite's: the text of a lone prompt to which there is no prepared answer yet. `response_id` is the answer's `id`,
     where an upstream gave one.
     """
@@ -29,21 +29,22 @@ class Record(msgspec.Struct, gc=False):
     user_id: str | None = None
     key_id: str | None = None
     model: str = ""
-    upstream_model: str = ""
     deployment: str = ""
     provider: str = ""
     origin: Origin | None = None
     stream: bool = False
+    priority: Priority | None = None
+    upstream_model: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
+    cost_usd: float | None = 0.0
+    attempts: int = 0
+    failed_attempts: str = ""
     tokens_cached: int = 0
     tokens_reasoning: int = 0
     usage_estimated: bool = False
-    cost_usd: float | None = 0.0
     saved_usd: float | None = None
-    attempts: int = 0
     malformed_events: int = 0
-    priority: Priority | None = None
     queue_ms: float | None = None
     queue_position: int | None = None
     upstream_ms: float | None = None
@@ -53,7 +54,6 @@ class Record(msgspec.Struct, gc=False):
     status: int = 200
     error_code: str | None = None
     error_message: str | None = None
-    failed_attempts: str = ""
     prompt: str | None = None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
     trace_parent: str = ""
@@ -63,7 +63,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 # What tables keep of a record.
-COLUMNS = list(Record.__struct_fields__[: Record.__struct_fields__.index("failed_attempts") + 1])
+COLUMNS = list(Record.__struct_fields__[: Record.__struct_fields__.index("prompt")])
 
 _system_random = SystemRandom()
 

@@ -26,6 +26,7 @@ from lexora.core.turn import Turn
 LINGER_SECONDS = 30.0
 
 _CLOSE = (b"connection", b"close")
+_STATUS_LINE = {status: line.rstrip() for status, line in STATUS_LINE.items()}
 
 _turn = Turn()
 
@@ -125,15 +126,13 @@ class _Cycle(RequestResponseCycle):
         if self.response_started:
             raise RuntimeError("The response is half out already.")
         self.response_started = self.response_complete = True
-        lines = [*map(b": ".join, self.default_headers), *map(b": ".join, headers)]
+        lines = [_STATUS_LINE[status], *map(b": ".join, self.default_headers), *map(b": ".join, headers)]
         if status >= 400 and _CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close")
-        content = b"" if self.scope["method"] == "HEAD" else body
-        self.transport.write(
-            b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], b"\r\n".join(lines), len(body), content)
-        )
+        lines += (b"content-length: %d" % len(body), b"", b"" if self.scope["method"] == "HEAD" else body)
+        self.transport.write(b"\r\n".join(lines))
         if self.event is not None:
             self.event.set()
         if not self.keep_alive:

@@ -47,20 +47,23 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self._path = path
-        self._open = {
-            request_id: _line(b"+", _admitted(record)) + (_line(b"-", _finished(record)) if finished else b"")
-            for request_id, (record, finished) in _read(path).items()
-        }
+        self._open: dict[str, bytes] = {}
+        for request_id, (record, finished) in _read(path).items():
+            values = _astuple(record)
+            self._open[request_id] = _line(b"+", values[:_KNOWN])
+            if finished:
+                self._open[request_id] += _line(b"-", values[:1] + values[_CHANGING:_COUNT])
         self._begin()
 
     def admit(self, record: Record) -> None:
         """Notes a request that is about to be forwarded. Raises OSError, and then it is as if nothing was noted."""
-        self._open[record.request_id] = self._write(b"+", _admitted(record))
+        self._open[record.request_id] = self._write(b"+", _astuple(record)[:_KNOWN])
 
     def finish(self, record: Record) -> None:
         """Notes what became of an admitted request. Raises OSError; a later line may still say it."""
         if (admitted := self._open.get(record.request_id)) is not None:
-            self._open[record.request_id] = admitted + self._write(b"-", _finished(record))
+            values = _astuple(record)
+            self._open[record.request_id] = admitted + self._write(b"-", values[:1] + values[_CHANGING:_COUNT])
 
     def done(self, request_ids: Iterable[str]) -> None:
         """These are kept elsewhere now."""
@@ -184,15 +187,6 @@ _Facts: Any = msgspec.defstruct(
         for field in msgspec.structs.fields(Record)[:_COUNT]
     ],
 )
-
-
-def _admitted(record: Record) -> tuple[Any, ...]:
-    return _astuple(record)[:_KNOWN]
-
-
-def _finished(record: Record) -> tuple[Any, ...]:
-    values = _astuple(record)
-    return values[:1] + values[_CHANGING:_COUNT]
 
 
 def _line(kind: bytes, values: tuple[Any, ...]) -> bytes:

@@ -305,7 +305,8 @@ class Limiter:
 
 
 def _seconds_left(claim: Claim, now: float) -> int:
-    return max(1, ceil(claim.ends_at - now))
+    left = ceil(claim.ends_at - now)
+    return left if left > 0 else 1
 
 
 def _headers(measure: str, limit: int, left: int, seconds_left: int) -> tuple[tuple[bytes, bytes], ...]:

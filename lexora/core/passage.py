@@ -76,20 +76,11 @@ class Passage:
     with them.
     """
 
-    # As every passage begins.
-    tokens_before = 0
-    continuing = False
-    settled = False
-    _called_at: float | None = None
-    _sent = 0
-    _lane: Lane | None = None
-    _probe = 0
-    _place: Place | None = None
-    _error: LexoraError | None = None
-    _failed_attempts: tuple[dict[str, Any], ...] = ()
-    _spent = 0  # nanodollars, for what the client has of streams that broke
-    _bounds: dict[str, tuple[int, int]]  # the most tokens of the prompt and of the answer, where they are reserved
-    _reservation: Reservation | None = None
+    __slots__ = (
+        "_began", "_bounds", "_called_at", "_deployments", "_error", "_expire_in", "_failed_attempts", "_lane", "_loop",
+        "_place", "_probe", "_record", "_reservation", "_seconds", "_sent", "_spent", "_traffic", "_untried",
+        "continuing", "deployment", "request", "settled", "tokens_before",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -104,6 +95,9 @@ class Passage:
         """Raises Forbidden, RateLimited, and what `Routes.order` raises."""
         deployments = order(traffic.lanes, routes, request, caller, record)
         self.request = request
+        self.tokens_before = 0
+        self.continuing = False
+        self.settled = False
         self.deployment = deployments[0]
         self._deployments = deployments
         self._untried = deployments[1:]
@@ -113,6 +107,16 @@ class Passage:
         self._loop = loop
         self._seconds = request.known.x_timeout or 0.0  # 0: as long as the first deployment may take
         self._began = traffic.now()
+        self._called_at: float | None = None
+        self._sent = 0
+        self._lane: Lane | None = None
+        self._probe = 0
+        self._place: Place | None = None
+        self._error: LexoraError | None = None
+        self._failed_attempts: tuple[dict[str, Any], ...] = ()
+        self._spent = 0  # nanodollars, for what the client has of streams that broke
+        self._bounds: dict[str, tuple[int, int]]  # the most tokens of the prompt and of the answer, if reserved
+        self._reservation: Reservation | None = None
         if traffic.limiter.concerns(caller, record.user_id):
             lane = traffic.lanes.of(self.deployment)
             bounds = most = traffic.estimates.bounds(lane.label, request, lane.provider)

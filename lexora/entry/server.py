@@ -72,20 +72,15 @@ class _Transport:
 class _Cycle(RequestResponseCycle):
     """uvicorn's request and response, and the extension `lexora.api.http.Direct`: what `send` does, in one call.
 
-    Made for every request, so what is the same for most is an attribute of the class, and the event on which uvicorn's
-    `receive` waits is there for those who wait.
+    The event on which uvicorn's `receive` waits is there for those who wait.
     """
 
+    # What an answer in one go does not look at.
     logger = logging.getLogger("uvicorn.error")
     access_log = False
-    disconnected = False
-    more_body = True
-    response_started = False
-    response_complete = False
     chunked_encoding = None
     expected_content_length = 0
     task: asyncio.Task[None]
-    event: asyncio.Event | None = None
 
     def __init__(self, protocol: "OneWriteProtocol", scope: HTTPScope, *, keep_alive: bool, expects: bool) -> None:
         self.scope = scope
@@ -96,6 +91,11 @@ class _Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects
         self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self.event: asyncio.Event | None = None
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]  # uvicorn's is there from the start

@@ -211,7 +211,11 @@ class OneWriteProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         scope: Any = self._connection_scope.copy()
-        headers = scope["lexora.headers"] = {name.lower(): value for name, value in self._read_headers.items()}
+        read = self._read_headers
+        headers = {name.lower(): value for name, value in read.items()}
+        if len(headers) < len(read):  # the same name in other letters
+            headers = {name.lower(): value for name, value in reversed(read.items())}
+        scope["lexora.headers"] = headers
         scope["headers"] = [*headers.items()]
         scope["method"] = parser.get_method().decode("ascii")
         if version != "1.1":

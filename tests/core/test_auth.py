@@ -76,7 +76,9 @@ def auth(keys: Door, clock: Clock) -> Auth:
 
 
 def ask(auth: Auth, token: str | None) -> Caller | None:
-    return asyncio.run(auth.identify(None if token is None else f"Bearer {token}".encode("latin-1")))
+    """As the endpoints do: what was seen just now needs no second look."""
+    header = None if token is None else f"Bearer {token}".encode("latin-1")
+    return auth.recall(header) or asyncio.run(auth.identify(header))
 
 
 def make(keys: KeyStore, clock: Clock, key_id: str = ID, **fields: Any) -> str:
@@ -116,6 +118,20 @@ def test_where_no_key_is_needed_clients_send_none_or_a_dummy(auth: Auth) -> None
     assert ask(auth, None) is ask(auth, "sk-dummy") is ask(auth, "a.b.c") is ANYBODY
     with pytest.raises(Unauthorized):  # whoever means to be somebody is not taken for anybody
         ask(auth, f"sk-lexora-{ID}-{SECRET}")
+
+
+def test_what_was_seen_just_now_needs_no_second_look(auth: Auth, keys: Door, clock: Clock) -> None:
+    header = f"Bearer {make(keys, clock)}".encode()
+    assert auth.recall(header) is None
+    caller = asyncio.run(auth.identify(header))
+    clock.at += FRESH_SECONDS - 0.1
+    assert auth.recall(header) is caller
+    assert auth.recall(header + b"x") is None
+    clock.at += 0.1
+    assert auth.recall(header) is None
+    asyncio.run(auth.identify(header))
+    clock.at -= 100  # a clock that is put back makes nobody stay
+    assert auth.recall(header) is None
 
 
 def test_a_key_expires(auth: Auth, keys: Door, clock: Clock) -> None:

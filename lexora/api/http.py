@@ -156,7 +156,7 @@ def credential_of(headers: dict[bytes, bytes]) -> bytes | None:
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """The request's headers; of repeated ones the last."""
+    """The request's headers; of repeated ones, one."""
     headers: dict[bytes, bytes] | None = scope.get("lexora.headers")
     if headers is None:
         headers = scope["lexora.headers"] = dict(scope["headers"])

@@ -6,8 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import urlencode, urlsplit
+
+import msgspec
 
 from lexora.adapters.http_client import HttpClient, Origin, Response
 from lexora.core.chat import ChatRequest
@@ -46,7 +48,7 @@ _NO_SUCH_THING = (404, 405, 501)
 _Answer = TypeVar("_Answer")
 
 
-class _Target(NamedTuple):
+class _Target(msgspec.Struct, frozen=True):
     """A deployment, worked out for sending."""
 
     deployment: Deployment

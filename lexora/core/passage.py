@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -45,7 +45,7 @@ _UNPAID = (UpstreamRefused, UpstreamUnreachable, InvalidRequest)
 _Answer = TypeVar("_Answer")
 
 
-class Traffic(NamedTuple):
+class Traffic(msgspec.Struct, frozen=True):
     """What all requests share. `now` gives seconds that never go back, `admit` notes a request in the journal."""
 
     limiter: Limiter

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import uvloop
 
 from lexora import __version__
@@ -323,7 +324,7 @@ class _Local:
             before, self._settings = self._settings, settings
             gateway = self._gateway
             gateway.setup = setup
-            gateway.traffic = gateway.traffic._replace(retry=retry_rules(settings))
+            gateway.traffic = msgspec.structs.replace(gateway.traffic, retry=retry_rules(settings))
             gateway.traffic.limiter.rules = limit_rules(settings)
             self._cache.rules = cache_rules(settings)
             self._lanes.change(queue_rules(settings), circuit_rules(settings))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from functools import lru_cache, partial
+from math import inf
 from typing import Any
 from urllib.parse import unquote
 
@@ -181,7 +182,7 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     cycle: _Cycle
     pipeline: deque[tuple[_Cycle, ASGI3Application]]  # type: ignore[assignment]  # all cycles are ours
-    _idle_since = float("inf")
+    _idle_since = inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The parser calls it for every header. Of repeated ones the first counts.
@@ -262,8 +263,16 @@ class OneWriteProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
 
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = float("inf")
+    def data_received(self, data: bytes) -> None:
+        self._idle_since = inf
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # to what we do not speak
+            pass
+        except httptools.HttpParserError:
+            msg = "Invalid HTTP request received."
+            self.logger.warning(msg)
+            self.send_400_response(msg)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

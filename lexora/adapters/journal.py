@@ -24,7 +24,7 @@ log = logging.getLogger("lexora")
 
 # When a request is admitted, which it is at every attempt, the first columns are known; those from the second number on
 # may change until its end.
-_KNOWN, _CHANGING = COLUMNS.index("failed_attempts") + 1, COLUMNS.index("upstream_model")
+_KNOWN, _CHANGING = COLUMNS.index("failed_attempts") + 1, COLUMNS.index("deployment")
 _COUNT = len(COLUMNS)
 
 _encode = msgspec.json.encode
@@ -57,13 +57,19 @@ class Journal:
 
     def admit(self, record: Record) -> None:
         """Notes a request that is about to be forwarded. Raises OSError, and then it is as if nothing was noted."""
-        self._open[record.request_id] = self._write(b"+", _astuple(record)[:_KNOWN])
+        line = _line(b"+", _astuple(record)[:_KNOWN])
+        self._write(line)
+        self._open[record.request_id] = line
 
     def finish(self, record: Record) -> None:
         """Notes what became of an admitted request. Raises OSError; a later line may still say it."""
         if (admitted := self._open.get(record.request_id)) is not None:
             values = _astuple(record)
-            self._open[record.request_id] = admitted + self._write(b"-", values[:1] + values[_CHANGING:_COUNT])
+            line = _line(b"-", values[:1] + values[_CHANGING:_COUNT])
+            self._open[record.request_id] = (
+                admitted + line
+            )  # before it is written: should that fail, a later file has it
+            self._write(line)
 
     def done(self, request_ids: Iterable[str]) -> None:
         """These are kept elsewhere now."""
@@ -77,16 +83,13 @@ class Journal:
         with contextlib.suppress(OSError):
             os.truncate(self._path, self._end if self._open else 0)
 
-    def _write(self, kind: bytes, values: tuple[Any, ...]) -> bytes:
-        """Writes a line, and returns it. Raises OSError."""
-        line = _line(kind, values)
+    def _write(self, line: bytes) -> None:
         end = self._end + len(line)
         if end > self._rotate_at:
             self._rotate(len(line))
             end = self._end + len(line)
         self._room[self._end : end] = line
         self._end = end
-        return line
 
     def _rotate(self, wanted: int) -> None:
         """Begins a new file. Raises OSError if that fails and there is no room for so many bytes in the old one."""
@@ -136,7 +139,7 @@ def recover(path: Path, records: RecordSink) -> int:
 def leftovers(path: Path) -> list[Record]:
     """The records in a journal. A request that never finished has failed, with what was reserved for it as its use.
 
-    Lines that are torn, or that no version of ours has written, are passed over. Raises OSError.
+    Lines that are torn, or of another form, are passed over. Raises OSError.
     """
     records = []
     for record, finished in _read(path).values():

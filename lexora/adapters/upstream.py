@@ -141,20 +141,22 @@ class HttpUpstream:
             return await call(target, request, record)
         except UpstreamRefused as error:
             renewed = self._renewed(target, error)
+            if renewed is None:
+                raise
         return await call(renewed, request, record)
 
-    def _renewed(self, target: _Target, error: UpstreamRefused) -> _Target:
-        """The target with secrets looked up anew. Raises the error unless it is about them, and they are others."""
+    def _renewed(self, target: _Target, error: UpstreamRefused) -> _Target | None:
+        """The target with secrets looked up anew, if the error is about them and they are others."""
         if error.upstream_status != 401 or not target.secrets:
-            raise error
+            return None
         renewed = self._work_out(target.deployment, fresh=True)
         if renewed.secrets == target.secrets:
-            raise error
+            return None
         self._targets[id(target.deployment)] = renewed
         return renewed
 
     async def _complete(
-        self, target: _Target, request: ChatRequest, record: Record, *, renewed: bool = False
+        self, target: _Target, request: ChatRequest, record: Record, *, again: bool = False
     ) -> Completion:
         response = await self._client.send(
             target.origin, self._chat(target, request, record), connect_timeout=target.connect_timeout
@@ -173,11 +175,10 @@ class HttpUpstream:
                 completion = _read(target, request, response, body)
             return completion if target.provider.says_model else completion.named(target.model)
         except UpstreamRefused as error:
-            refusal = _without(error, target.secrets)
-            if renewed:
-                raise refusal from None
-            target = self._renewed(target, refusal)
-        return await self._complete(target, request, record, renewed=True)
+            renewed = None if again else self._renewed(target, error)
+            if renewed is None:
+                raise _without(error, target.secrets) from None
+        return await self._complete(renewed, request, record, again=True)
 
     async def _stream(self, target: _Target, request: ChatRequest, record: Record) -> "HttpChunkStream":
         response = await self._client.send(

@@ -17,6 +17,7 @@ FRESH_SECONDS = 2.0
 # And how long if the store does not answer.
 STALE_SECONDS = 60.0
 _MOST_CACHED = 20_000
+_MOST_HEADER = 256  # bytes of a header that is remembered
 _MOST_ID = 64  # characters; ours have 12, and a store may refuse to look for what can be no id
 CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 NO_KEY = "This needs an API key: send it as 'Authorization: Bearer sk-lexora-…'. Ask whoever runs this gateway for one."
@@ -54,7 +55,8 @@ class Auth:
         self.complain = Complaints(say, now)
         # By the credential's hash: when the store was asked last, when it answered last, and what.
         self._cache: dict[bytes, tuple[float, float, Key, Caller]] = {}
-        # By the header as it came: until when that needs no second look. Nobody's key stays in it for longer.
+        # By the header as it came: until when that needs no second look. With the next credential after two seconds, it
+        # begins anew.
         self._seen: dict[bytes, tuple[float, Caller]] = {}
         self._seen_since = 0.0
 
@@ -63,10 +65,13 @@ class Auth:
         if authorization is None:
             return None if self.required else ANYBODY
         now = self._now()
+        seen = self._lately_seen(now).get(authorization)
+        return seen[1] if seen is not None and now < seen[0] else None
+
+    def _lately_seen(self, now: float) -> dict[bytes, tuple[float, Caller]]:
         if not 0 <= now - self._seen_since < FRESH_SECONDS:
             self._seen, self._seen_since = {}, now
-        seen = self._seen.get(authorization)
-        return seen[1] if seen is not None and now < seen[0] else None
+        return self._seen
 
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
@@ -80,7 +85,9 @@ class Auth:
             token = token[7:].strip()
         if token.startswith(PREFIX):
             caller, until = self._by_key(token)
-            self._seen[authorization] = until, caller
+            seen = self._lately_seen(self._now())
+            if len(seen) < _MOST_CACHED and len(authorization) <= _MOST_HEADER:  # one key can be sent in many ways
+                seen[authorization] = until, caller
             return caller
         if self.tokens is not None and token.count(".") == 2:
             return await self._by_token(self.tokens, token)

@@ -77,8 +77,8 @@ class Passage:
     """
 
     __slots__ = (
-        "_began", "_bounds", "_called_at", "_deployments", "_error", "_expire_in", "_failed_attempts", "_lane", "_loop",
-        "_place", "_probe", "_record", "_reservation", "_seconds", "_sent", "_spent", "_traffic", "_untried",
+        "_began", "_bounds", "_called_at", "_deployments", "_error", "_expire_in", "_failed_attempts", "_free", "_lane",
+        "_loop", "_place", "_probe", "_record", "_reservation", "_seconds", "_sent", "_spent", "_traffic", "_untried",
         "continuing", "deployment", "request", "settled", "tokens_before",
     )  # fmt: skip
 
@@ -110,6 +110,7 @@ class Passage:
         self._called_at: float | None = None
         self._sent = 0
         self._lane: Lane | None = None
+        self._free = False  # whether the deployment that was entered costs nothing
         self._probe = 0
         self._place: Place | None = None
         self._error: LexoraError | None = None
@@ -133,12 +134,13 @@ class Passage:
         while True:
             try:
                 lane = self._enter()
+                orders = lane.orders  # by the time that a place is free, it may serve another
                 if self._place is None and lane.queue is not None:
                     await self._wait(lane.queue)
                 self._sent += 1
                 self._record.attempts += 1
                 self._called_at = self._traffic.now()
-                request = self._prioritised() if lane.orders else self.request
+                request = self._prioritised() if orders else self.request
                 return await call(self.deployment, request, self._record)
             except BaseException as error:  # noqa: BLE001 - the client left, its time is up: all of it must be settled
                 await self.failed(error)
@@ -158,14 +160,15 @@ class Passage:
             raise Busy("The model's server sleeps. An admin can wake it.", code="model_asleep")
         self._probe = lane.circuit.enter()
         self._lane = lane
+        self._free = lane.is_free
         bound = 0
         tokens = self._most_tokens(lane.label)
-        if self._reservation is not None and not lane.is_free:
+        if self._reservation is not None and not self._free:
             price = self.deployment.price
             bound = cost_bound(price, *tokens) if price else 0
             self._reservation.pay(bound if price else None)
         self._admit(tokens, bound)
-        record.cost_usd = 0.0 if lane.is_free else None  # until the answer's tokens are known
+        record.cost_usd = 0.0 if self._free else None  # until the answer's tokens are known
         if lane.queue is not None:
             self._place = lane.queue.try_enter()
         return lane
@@ -323,7 +326,6 @@ class Passage:
                 lane.circuit.left(self._probe)
             else:
                 lane.circuit.succeeded()
-        free = lane is not None and lane.is_free
         self._leave()
         if usage is None or failed:
             usage = self._counted(usage, tokens_seen)
@@ -334,7 +336,7 @@ class Passage:
         if usage.cached_tokens or usage.reasoning_tokens:
             record.tokens_cached = usage.cached_tokens
             record.tokens_reasoning = usage.reasoning_tokens
-        cost = deployment.cost(usage) if billed and not free else 0.0
+        cost = deployment.cost(usage) if billed and not self._free else 0.0
         record.cost_usd = cost if cost is None or not self._spent else cost + self._spent / 1e9
         if self._reservation is not None:
             self._reservation.settle(record.tokens_in + record.tokens_out, nanodollars(cost) if cost else 0)

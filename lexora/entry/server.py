@@ -25,9 +25,11 @@ from lexora.core.turn import Turn
 
 # As long as a slow client may need for what the kernel takes from us at a time, some hundred kilobytes.
 LINGER_SECONDS = 30.0
+# What is longer is not kept in memory for those who ask again.
+_LONG_URL = 512
 
 _CLOSE = (b"connection", b"close")
-_STATUS_LINE = {status: line.rstrip() for status, line in STATUS_LINE.items()}
+_STATUS_LINE = {status: line.removesuffix(b"\r\n") for status, line in STATUS_LINE.items()}
 
 _turn = Turn()
 
@@ -159,7 +161,10 @@ async def _do_nothing(*_: Any) -> None:
 
 
 async def _fail(error: BaseException, *_: Any) -> None:
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # or its traceback holds what holds it
 
 
 def _nothing() -> None:
@@ -221,7 +226,9 @@ class OneWriteProtocol(HttpToolsProtocol):
         scope["method"] = parser.get_method().decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
-        scope["path"], scope["raw_path"], scope["query_string"] = _split(self.url)
+        url = self.url
+        split = _split if len(url) < _LONG_URL else _split.__wrapped__
+        scope["path"], scope["raw_path"], scope["query_string"] = split(url)
         before, self.cycle = (
             self.cycle,
             _Cycle(

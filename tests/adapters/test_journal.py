@@ -46,12 +46,18 @@ def test_what_was_finished_is_as_it_was_and_what_is_done_is_gone(path: Path) -> 
     journal.admit(first)
     journal.admit(second)
     first.tokens_out, first.outcome, first.cost_usd = 10**30, "client_left", None
+    first.deployment, first.provider, first.origin = (
+        "next",
+        "openai",
+        "paid",
+    )  # which was not asked, as the money was out
     journal.finish(first)
     journal.finish(never)
     (left, other) = leftovers(path)
     assert (left.request_id, left.tokens_out, left.outcome, left.cost_usd) == (
         first.request_id, 10**30, "client_left", None,
     )  # fmt: skip
+    assert (left.deployment, left.provider, left.origin) == ("next", "openai", "paid")
     assert other.error_code == "gateway_killed"
     journal.done([first.request_id, second.request_id, never.request_id])
     journal.close()

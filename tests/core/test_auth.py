@@ -134,6 +134,16 @@ def test_what_was_seen_just_now_needs_no_second_look(auth: Auth, keys: Door, clo
     assert auth.recall(header) is None
 
 
+def test_what_is_remembered_is_bounded_and_soon_forgotten(auth: Auth, keys: Door, clock: Clock) -> None:
+    plain = make(keys, clock)
+    for spaces in range(1, 2000):  # all are the same key
+        asyncio.run(auth.identify(b"Bearer" + b" " * spaces + plain.encode()))
+    assert len(auth._seen) < 200
+    clock.at += FRESH_SECONDS
+    auth.recall(b"Bearer x")
+    assert auth._seen == {}
+
+
 def test_a_key_expires(auth: Auth, keys: Door, clock: Clock) -> None:
     plain = make(keys, clock, expires_at=clock.at + 1)
     assert ask(auth, plain)

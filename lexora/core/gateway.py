@@ -149,9 +149,7 @@ class Gateway:
         `expire_in` is told the request's deadline in seconds. Raises Forbidden, InvalidRequest, ModelNotFound,
         NoModelConnected, RateLimited, BudgetExceeded, LimitsUnavailable and UpstreamError.
         """
-        if self._refresh is not None:
-            self._refresh()
-        routes, cache = self.setup.routes, self.cache
+        routes, cache = self.routes(), self.cache
         if cache is not None and (request.known.x_cache or routes.cache_rules):
             return self._complete_from_cache(cache, routes, request, caller, record, expire_in, loop)
         return self._complete(routes, request, caller, record, expire_in, loop)

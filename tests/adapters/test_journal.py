@@ -102,6 +102,18 @@ def test_a_full_disk_is_an_oserror_when_the_room_is_used_up(path: Path, monkeypa
     assert [left.request_id for left in leftovers(path)] == [each.request_id for each in [*admitted, after]]
 
 
+def test_an_end_that_could_not_be_written_is_in_the_next_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(path)
+    ended, other = record(), record()
+    journal.admit(ended)
+    with monkeypatch.context() as full, pytest.raises(OSError, match="full"):
+        full.setattr(journal, "_write", lambda _: (_ for _ in ()).throw(OSError("full")))
+        journal.finish(ended)
+    monkeypatch.setattr(journal, "_rotate_at", 0)  # the disk has room again
+    journal.admit(other)
+    assert [left.error_code for left in leftovers(path)] == [None, "gateway_killed"]
+
+
 def test_a_long_journal_begins_anew_with_what_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROTATE_BYTES", 5000)
     journal = Journal(path)

@@ -13,6 +13,8 @@ from lexora.core.keys import ANYBODY
 from lexora.core.model_map import Deployment, parse_model_map
 from lexora.core.record import Record
 from lexora.core.routing import Routes
+from lexora.core.usage import Usage
+from lexora.providers.dialect import Completion
 from lexora.providers.table import PROVIDERS
 from tests.support.traffic import free_traffic
 
@@ -120,3 +122,31 @@ def test_a_server_that_is_known_to_be_down_is_not_asked_to_count(refreshed: Refr
     tokens, counted = asyncio.run(gateway.count_tokens(request, ANYBODY, Record("id", 1.0, "messages.count_tokens")))
     assert (tokens > 0, counted) == (True, False)
     assert refreshed.upstream.asked == ([] if up is False else ["up-a"])
+
+
+def test_an_answer_costs_what_the_deployment_takes_that_was_asked_whoever_shares_its_lane() -> None:
+    """The same server under two names, at two prices; both are asked at a time."""
+    free = {"provider": "vllm", "model": "up"}
+    data = {"free": [free], "dear": [{**free, "price": {"input": 1, "output": 2}}]}
+    found = Routes(
+        parse_model_map({"models": {name: {"deployments": each} for name, each in data.items()}}, PROVIDERS).models
+    )
+    traffic = free_traffic()
+
+    class Upstream(Nobody):
+        async def complete(self, deployment: Deployment, request: Any, record: Record, so_far: Any = None) -> Any:
+            (other,) = found.find("dear" if deployment.price is None else "free") or []
+            traffic.lanes.of(other)
+            return Completion(b"{}", "id", "up", Usage(1_000_000, 1_000_000))
+
+    gateway = Gateway(Setup(found, Catalogue.empty(), Answers()), Upstream(), traffic)
+
+    async def cost(model: str) -> float | None:
+        request = parse_chat_request(
+            b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % model.encode()
+        )
+        record = Record("id", 1.0, "chat.completions")
+        await gateway.complete(request, ANYBODY, record, lambda _: None, asyncio.get_running_loop())
+        return record.cost_usd
+
+    assert (asyncio.run(cost("dear")), asyncio.run(cost("free"))) == (3.0, 0.0)

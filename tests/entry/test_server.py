@@ -144,3 +144,8 @@ def test_an_application_that_fails_or_says_nothing_is_a_500(told: str, path: byt
 def test_what_is_no_http_is_a_400(told: str) -> None:
     assert _exchange(told, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert _exchange(told, b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_status_without_a_phrase_keeps_its_space() -> None:
+    """RFC 9112, 4."""
+    assert server._STATUS_LINE[529] == b"HTTP/1.1 529 "

@@ -66,9 +66,8 @@ class Journal:
         if (admitted := self._open.get(record.request_id)) is not None:
             values = _astuple(record)
             line = _line(b"-", values[:1] + values[_CHANGING:_COUNT])
-            self._open[record.request_id] = (
-                admitted + line
-            )  # before it is written: should that fail, a later file has it
+            # Before it is written: should that fail, a later file has it.
+            self._open[record.request_id] = admitted + line
             self._write(line)
 
     def done(self, request_ids: Iterable[str]) -> None:

@@ -6,12 +6,15 @@ load they conflict with each other on the items that all requests share. The cal
 """
 
 from collections.abc import Sequence
+from operator import add, neg
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+from msgspec.structs import astuple
 
-from lexora.core.ports import Claim, NotSettled
+from lexora.core.ports import Claim, Counts, NotSettled
 
+_NOTHING = Counts()
 _DAY_SECONDS = 86_400
 # After these, nothing has reached the table; after another error of the connection it may have.
 _NOTHING_SENT = (ClientError, EndpointConnectionError, ConnectTimeoutError)
@@ -27,102 +30,100 @@ class DynamoLimits:
         self._client = client
         self._table = table
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
-        """Adds every claim's amount, or none of them; see the port. Raises OSError.
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+        """Adds every claim, or none of them; see the port. Raises OSError.
 
         If even giving back fails, too much is counted until the window ends, never too little.
         """
-        used = [0] * len(claims)
         for claim in claims:  # no counter has room for these
-            if claim.limit is not None and claim.amount > claim.limit:
-                return claim, used
-        added: list[list[Claim]] = []
-        for group in _groups(claims):
+            if claim.added_to(_NOTHING) is None:
+                return claim, [_NOTHING] * len(claims)
+        used: list[Counts] = []
+        for claim in claims:
             try:
-                counts = self._add(group, [claim.amount for claim in group], within_limits=True)
+                used.append(self._add(claim, _held(claim), within_limits=True))
             except ClientError as error:
-                self._give_back(added)
+                self._give_back(claims[: len(used)])
                 if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                     raise OSError(f"table {self._table}: {error}") from None
-                counts = error.response.get("Item", {})
-                refused = _refused(group, counts)
-                return refused, [_count(counts, claim) if claim is refused else 0 for claim in claims]
+                before = _counts(error.response.get("Item", {}))
+                return claim, [before if other is claim else _NOTHING for other in claims]
             except BotoCoreError as error:
-                self._give_back(added)
+                self._give_back(claims[: len(used)])
                 raise OSError(f"table {self._table}: {error}") from None
-            added.append(group)
-            for place, claim in enumerate(claims):
-                if claim in group:
-                    used[place] = _count(counts, claim)
         return None, used
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
-        """Counts `amounts` in the place of what was reserved, in a call an item. Raises NotSettled.
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+        """Counts this in the place of what was reserved, in a call an item. Raises NotSettled.
 
         Where an answer is lost, what would be taken off is not tried again: too much may be counted, never too little.
         """
-        changes = {claim: amount - claim.amount for claim, amount in zip(claims, amounts, strict=True)}
-        left: list[tuple[Claim, int]] = []
+        left: list[tuple[Claim, Counts]] = []
         problem: Exception | None = None
-        for group in _groups([claim for claim, change in changes.items() if change]):
+        for claim, count in zip(claims, counts, strict=True):
+            change = _plus(count, _negative(_held(claim)))
+            if change == _NOTHING:
+                continue
             try:
-                self._add(group, [changes[claim] for claim in group])
+                self._add(claim, change)
             except (BotoCoreError, ClientError) as error:
                 problem = error
-                sure = isinstance(error, _NOTHING_SENT)
-                left += [(claim, claim.amount + changes[claim]) for claim in group if sure or changes[claim] > 0]
+                if not isinstance(error, _NOTHING_SENT):
+                    change = Counts(*(max(0, each) for each in astuple(change)))
+                if change != _NOTHING:
+                    left.append((claim, _plus(_held(claim), change)))
         if problem is not None:
             raise NotSettled(f"table {self._table}: {problem}", left)
 
-    def _give_back(self, added: list[list[Claim]]) -> None:
-        for group in added:
+    def _give_back(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
             try:
-                self._add(group, [-claim.amount for claim in group])
+                self._add(claim, _negative(_held(claim)))
             except (BotoCoreError, ClientError):
                 continue
 
-    def _add(self, group: list[Claim], amounts: list[int], *, within_limits: bool = False) -> dict[str, Any]:
-        """Adds to the counters of one item. Returns the item."""
+    def _add(self, claim: Claim, change: Counts, *, within_limits: bool = False) -> Counts:
+        """Changes the counters of a claim's item. Returns what they are then."""
         names = {"#expires_at": "expires_at"}
-        values = {":expires_at": {"N": str(int(group[0].ends_at) + _DAY_SECONDS)}}
+        values = {":expires_at": {"N": str(int(claim.ends_at) + _DAY_SECONDS)}}
         adds, conditions = [], []
-        for claim, amount in zip(group, amounts, strict=True):
-            measure = claim.measure
+        for measure in Counts.__struct_fields__:
+            amount = getattr(change, measure)
+            most = getattr(claim, f"most_{measure}") if within_limits else None
+            if not amount and most is None:
+                continue
             names[f"#{measure}"] = measure
             values[f":{measure}"] = {"N": str(amount)}
             adds.append(f"#{measure} :{measure}")
-            if within_limits and claim.limit is not None:
-                values[f":{measure}_room"] = {"N": str(claim.limit - amount)}
+            if most is not None:
+                values[f":{measure}_room"] = {"N": str(most - amount)}
                 conditions.append(f"(attribute_not_exists(#{measure}) OR #{measure} <= :{measure}_room)")
         only_if = {"ConditionExpression": " AND ".join(conditions)} if conditions else {}
+        and_add = f" ADD {', '.join(adds)}" if adds else ""
         answer = self._client.update_item(
             TableName=self._table,
-            Key={"pk": {"S": f"limit#{group[0].subject}"}, "sk": {"S": group[0].window}},
-            UpdateExpression=f"SET #expires_at = :expires_at ADD {', '.join(adds)}",
+            Key={"pk": {"S": f"limit#{claim.subject}"}, "sk": {"S": claim.window}},
+            UpdateExpression=f"SET #expires_at = :expires_at{and_add}",
             ExpressionAttributeNames=names,
             ExpressionAttributeValues=values,
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             **only_if,
         )
-        found: dict[str, Any] = answer["Attributes"]
-        return found
+        return _counts(answer["Attributes"])
 
 
-def _groups(claims: Sequence[Claim]) -> list[list[Claim]]:
-    """The claims by item."""
-    groups: dict[tuple[str, str], list[Claim]] = {}
-    for claim in claims:
-        groups.setdefault((claim.subject, claim.window), []).append(claim)
-    return list(groups.values())
+def _held(claim: Claim) -> Counts:
+    return Counts(claim.requests, claim.tokens, claim.nanodollars)
 
 
-def _count(item: dict[str, Any], claim: Claim) -> int:
-    return int(item.get(claim.measure, {"N": "0"})["N"])
+def _plus(one: Counts, other: Counts) -> Counts:
+    return Counts(*map(add, astuple(one), astuple(other)))
 
 
-def _refused(group: list[Claim], counts: dict[str, Any]) -> Claim:
-    for claim in group:
-        if claim.limit is not None and _count(counts, claim) + claim.amount > claim.limit:
-            return claim
-    return group[0]  # the table did not say what it counts
+def _negative(counts: Counts) -> Counts:
+    return Counts(*map(neg, astuple(counts)))
+
+
+def _counts(item: dict[str, Any]) -> Counts:
+    return Counts(*(int(item.get(measure, {"N": "0"})["N"]) for measure in Counts.__struct_fields__))

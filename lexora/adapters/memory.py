@@ -1,61 +1,64 @@
 """What is kept in the memory of one process: the limits' counters."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
-from lexora.core.ports import Claim
+from lexora.core.ports import Claim, Counts
 
 # So many windows of a kind are kept, those that were opened last: requests that began in one may still settle, and a
 # clock that jumps and comes back must not make anybody's budget whole again.
 _MOST_MINUTES = 200
 _MOST_OTHERS = 40
 
-_Counts = dict[tuple[str, str], int]
+_NOTHING = Counts()
 
 
 class MemoryLimits:
-    """The port `LimitStore` for one process. Counts by window, then by subject and measure.
+    """The port `LimitStore` for one process. Counts by window, then by subject.
 
     `known` says what is used of a window (its name, its end) that is new here. It may raise OSError.
     """
 
-    def __init__(self, known: Callable[[str, float], Iterable[Claim]] = lambda *_: ()) -> None:
+    def __init__(self, known: Callable[[str, float], Mapping[str, Counts]] = lambda *_: {}) -> None:
         self._known = known
-        self._windows: dict[str, _Counts] = {}
+        self._windows: dict[str, dict[str, Counts]] = {}
         self._lock = Lock()
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
-        """Adds every claim's amount, or none of them; see the port. Raises what `known` does."""
-        used: list[int] = []
-        places: list[tuple[_Counts, tuple[str, str], int]] = []
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+        """Adds every claim, or none of them; see the port. Raises what `known` does."""
+        used: list[Counts] = []
+        places: list[dict[str, Counts]] = []
         with self._lock:
             for claim in claims:
-                counts = self._windows.get(claim.window)
-                if counts is None:
-                    counts = self.open(claim.window, claim.ends_at)
-                place = (claim.subject, claim.measure)
-                before = counts.get(place, 0)
-                after = before + claim.amount
-                if claim.limit is not None and after > claim.limit:
-                    return claim, [before if other is claim else 0 for other in claims]
+                subjects = self._windows.get(claim.window)
+                if subjects is None:
+                    subjects = self.open(claim.window, claim.ends_at)
+                before = subjects.get(claim.subject, _NOTHING)
+                after = claim.added_to(before)
+                if after is None:
+                    return claim, [before if other is claim else _NOTHING for other in claims]
                 used.append(after)
-                places.append((counts, place, after))
-            for counts, place, after in places:
-                counts[place] = after
+                places.append(subjects)
+            for claim, subjects, after in zip(claims, places, used):  # noqa: B905 - of one length; `strict` costs more
+                subjects[claim.subject] = after
         return None, used
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
-        """Counts `amounts` in the place of what was reserved; what is forgotten stays so."""
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+        """Counts this in the place of what was reserved; what is forgotten stays so."""
         with self._lock:
-            for claim, amount in zip(claims, amounts):  # noqa: B905 - of one length; `strict` costs more than the loop
-                counts = self._windows.get(claim.window)
-                if counts is not None and amount != claim.amount:
-                    place = (claim.subject, claim.measure)
-                    counts[place] = counts.get(place, 0) + amount - claim.amount
+            for claim, count in zip(claims, counts):  # noqa: B905 - as above
+                subjects = self._windows.get(claim.window)
+                if subjects is not None:
+                    used = subjects.get(claim.subject, _NOTHING)
+                    subjects[claim.subject] = Counts(
+                        used.requests + count.requests - claim.requests,
+                        used.tokens + count.tokens - claim.tokens,
+                        used.nanodollars + count.nanodollars - claim.nanodollars,
+                    )
 
-    def open(self, window: str, ends_at: float) -> _Counts:
+    def open(self, window: str, ends_at: float) -> dict[str, Counts]:
         """Begins to count in a window, from what is known of it."""
-        counts = {(claim.subject, claim.measure): claim.amount for claim in self._known(window, ends_at)}
+        counts = dict(self._known(window, ends_at))
         minute = window.startswith("minute:")
         same = [name for name in self._windows if name.startswith("minute:") == minute]
         if len(same) >= (_MOST_MINUTES if minute else _MOST_OTHERS):

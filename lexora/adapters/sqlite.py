@@ -1,6 +1,7 @@
 """SQLite on one machine: the prepared answers and the ledger, in one file."""
 
 import sqlite3
+from collections import defaultdict
 from contextlib import closing
 from math import nan
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from lexora.core.limits import day_window, minute_window, month_window, nanodollars
-from lexora.core.ports import Claim
+from lexora.core.ports import Counts
 from lexora.core.promotion import LONGEST_PROMPT
 from lexora.core.record import COLUMNS, Record
 
@@ -120,27 +121,25 @@ class SqliteRecords:
             self._connection.close()
             raise OSError(f"{path}: {error}") from None
 
-    def spent(self, window: str, ends_at: float) -> list[Claim]:
+    def spent(self, window: str, ends_at: float) -> dict[str, Counts]:
         """What is used of a window, by user, by key and by all, for counters that begin anew. For any thread.
 
         Raises OSError.
         """
-        kind = window.partition(":")[0]
-        begins_at = _WINDOWS[kind](ends_at - 1).begins_at
-        sums: dict[tuple[str, str], int] = {}
+        begins_at = _WINDOWS[window.partition(":")[0]](ends_at - 1).begins_at
         try:
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
                 rows = connection.execute(_SPENT, (begins_at, ends_at)).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from None
+        sums: defaultdict[str, Counts] = defaultdict(Counts)
         for user, key, requests, tokens, usd in rows:
-            counted = {"nanodollars": nanodollars(usd)}
-            if kind == "minute":
-                counted = {"requests": requests, "tokens": int(tokens)}
             for subject in ("all", f"user:{user or ''}", *([f"key:{key}"] if key is not None else [])):
-                for measure, amount in counted.items():
-                    sums[subject, measure] = sums.get((subject, measure), 0) + amount
-        return [Claim(subject, window, measure, amount, None, ends_at) for (subject, measure), amount in sums.items()]
+                used = sums[subject]
+                sums[subject] = Counts(
+                    used.requests + requests, used.tokens + int(tokens), used.nanodollars + nanodollars(usd)
+                )
+        return sums
 
     def write(self, records: list[Record]) -> None:
         values: list[Any] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
-from lexora.core.chat import ChatRequest
+from lexora.core.chat import ChatRequest, Message
 from lexora.core.usage import Usage, estimate_tokens
 
 if TYPE_CHECKING:  # only to name its type
@@ -98,8 +98,9 @@ def estimate_prompt(request: ChatRequest) -> int:
     """
     shown = [bytes(request.fields[name]).decode() for name in _SHOWN if name in request.fields]
     tokens = sum(map(estimate_tokens, shown))
-    for length, as_tokens in _media(request):
-        tokens += as_tokens - (length + 3) // 4
+    for message in request.known.messages:
+        for length, as_tokens in _media(message):
+            tokens += as_tokens - (length + 3) // 4
     return max(1, tokens)
 
 
@@ -110,24 +111,23 @@ def _highest(known: float, seen: float) -> float:
 
 def _measure(request: ChatRequest) -> tuple[int, int]:
     """The bytes of all that was sent, as much of it may be part of the prompt, and the tokens of what is no text."""
+    messages = request.known.messages
     size = request.size
-    fixed = _PER_MESSAGE * len(request.known.messages) + request.token_ids
-    for length, tokens in _media(request):
-        size -= length
-        fixed += tokens
+    fixed = _PER_MESSAGE * len(messages) + request.token_ids
+    for message in messages:
+        if not isinstance(message.content, str):
+            for length, tokens in _media(message):
+                size -= length
+                fixed += tokens
     request.measured = size, fixed
     return size, fixed
 
 
-def _media(request: ChatRequest) -> Iterator[tuple[int, int]]:
-    """The bytes of each image, sound or file of a request, and the tokens it may be."""
-    for message in request.known.messages:
-        content = message.content
-        if content is None or isinstance(content, str):
-            continue
-        for part in content:
-            for medium in (part.image_url, part.input_audio, part.file):
-                length = memoryview(medium).nbytes
-                if length:
-                    tokens = 0 if medium is part.image_url else length // _BYTES_PER_MEDIUM_TOKEN
-                    yield length, max(_PER_MEDIUM, tokens)
+def _media(message: Message) -> Iterator[tuple[int, int]]:
+    """The bytes of each image, sound or file of a message, and the tokens it may be."""
+    for part in () if isinstance(message.content, str) else message.content or ():
+        for medium in (part.image_url, part.input_audio, part.file):
+            length = memoryview(medium).nbytes
+            if length:
+                tokens = 0 if medium is part.image_url else length // _BYTES_PER_MEDIUM_TOKEN
+                yield length, max(_PER_MEDIUM, tokens)

@@ -6,22 +6,26 @@ Windows are fixed: the minute, day or month in UTC. Money is counted in whole na
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 from lexora.core.complaints import Complaints
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.estimates import Estimates, cost_bound, nanodollars
 from lexora.core.keys import NO_LIMITS, Caller, Limits
-from lexora.core.ports import Claim, LimitStore, NotSettled
+from lexora.core.ports import Claim, Counts, LimitStore, NotSettled
 
 __all__ = ["Estimates", "Limiter", "Reservation", "Rules", "cost_bound", "nanodollars"]
+
+_Header = tuple[bytes, bytes]
 
 _DAY = 86_400
 # Settlements that the store has not taken: so many are kept, and so many tried again with one call.
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
+_NOTHING = Counts()
+_FAR = (inf, 0)  # where there is no limit: what is left of it, and itself
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -99,36 +103,20 @@ def _date(day: int) -> tuple[int, int, int]:
 class Reservation:
     """What one request holds of its limits. `uncounted` says that the store has failed, and nothing is held.
 
-    All of it is synchronous, so it may be called while the request is being cancelled.
+    `headers` are `x-ratelimit-*` as the OpenAI SDKs read them, of the nearest limits; empty without limits. It is all
+    synchronous, so it may be called while the request is being cancelled.
     """
 
-    __slots__ = ("_caller", "_claims", "_limiter", "_money", "_used", "_user_id", "uncounted")
+    __slots__ = ("_caller", "_claims", "_limiter", "_money", "_user_id", "headers", "uncounted")
 
-    def __init__(self, limiter: "Limiter", caller: Caller, user_id: str | None) -> None:
+    def __init__(self, limiter: "Limiter", caller: Caller, user_id: str | None, claims: Sequence[Claim]) -> None:
         self._limiter: Limiter | None = limiter
         self._caller = caller
         self._user_id = user_id
-        self._claims: Sequence[Claim] = ()
-        self._used: Sequence[int] = ()
+        self._claims = claims
         self._money: list[Claim] = []
+        self.headers: tuple[_Header, ...] = ()
         self.uncounted = False
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """`x-ratelimit-*` as the OpenAI SDKs read them, of the limit that is nearest; empty without limits."""
-        if self._limiter is None or not self._used:
-            return ()
-        nearest: dict[str, tuple[int, int]] = {}
-        for claim, used in zip(self._claims, self._used):  # noqa: B905 - of one length; `strict` costs
-            limit = claim.limit or 0
-            seen = nearest.get(claim.measure)
-            if seen is None or limit - used < seen[0]:
-                nearest[claim.measure] = limit - used, limit
-        seconds = _seconds_left(self._claims[0], self._limiter.now())  # all are of one minute
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        for measure, (left, limit) in nearest.items():
-            headers += _headers(measure, limit, left, seconds)
-        return headers
 
     def pay(self, amount: int | None) -> None:
         """Reserves the most that a paid call may cost, in nanodollars; None if its price is not known.
@@ -165,7 +153,7 @@ class Reservation:
         """Gives the money of a failed attempt back, less the nanodollars that it has cost all the same."""
         money, self._money = self._money, []
         if money and self._limiter is not None:
-            self._limiter.settle(money, [spent] * len(money))
+            self._limiter.settle(money, [Counts(nanodollars=spent)] * len(money))
 
     def settle(self, tokens: int, amount: int) -> None:
         """Counts these tokens and nanodollars in the place of what is reserved. Once; later calls do nothing."""
@@ -180,14 +168,14 @@ class Reservation:
         if limiter is None or not (self._claims or self._money):
             return
         claims = self._claims
-        counts = [requests if claim.measure == "requests" else tokens for claim in claims]
+        counts = [Counts(requests, tokens)] * len(claims)
         if self._money:
             claims = [*claims, *self._money]
             # A second payment that was not refunded shares its windows with the first; the truth counts once in each.
             seen: set[tuple[str, str]] = set()
             for claim in self._money:
                 place = (claim.subject, claim.window)
-                counts.append(0 if place in seen else amount)
+                counts.append(Counts(nanodollars=0 if place in seen else amount))
                 seen.add(place)
         limiter.settle(claims, counts)
 
@@ -209,7 +197,7 @@ class Limiter:
         self.now = now
         self._store = store
         self._complain = Complaints(complain, now)
-        self._unsettled: deque[tuple[Claim, int]] = deque(maxlen=_MOST_UNSETTLED)
+        self._unsettled: deque[tuple[Claim, Counts]] = deque(maxlen=_MOST_UNSETTLED)
 
     def concerns(self, caller: Caller, user_id: str | None) -> bool:
         """Whether there is any limit for them."""
@@ -221,37 +209,31 @@ class Limiter:
 
         Raises RateLimited, and LimitsUnavailable if the store fails and not even own deployments are open then.
         """
-        reservation = Reservation(self, caller, user_id)
-        rules = self.rules
-        limits = rules.of(user_id)
+        rules, now = self.rules, self.now()
+        limits, tokens = rules.of(user_id), prompt_tokens + completion_tokens
         claims: list[Claim] = []
         if limits is not NO_LIMITS:
-            self._add_claims(claims, "user:" + (user_id or ""), limits, prompt_tokens + completion_tokens)
+            _add_claim(claims, "user:" + (user_id or ""), limits, tokens, now)
         if caller.key_id is not None and caller.limits is not NO_LIMITS:
-            self._add_claims(claims, f"key:{caller.key_id}", caller.limits, prompt_tokens + completion_tokens)
+            _add_claim(claims, f"key:{caller.key_id}", caller.limits, tokens, now)
+        reservation = Reservation(self, caller, user_id, claims)
         if not claims:
             return reservation
-        for claim in claims:
-            if claim.limit is not None and claim.amount > claim.limit:
-                raise _too_large(claim, prompt_tokens)
         try:
             refused, used = self.reserve(claims)
         except OSError:
             if not rules.own_open:
                 raise LimitsUnavailable(_DOWN) from None
+            reservation._claims = ()  # noqa: SLF001 - its maker
             reservation.uncounted = True
             return reservation
         if refused is not None:
-            raise _too_many(refused, used[claims.index(refused)], prompt_tokens, self.now())
-        reservation._claims, reservation._used = claims, used  # noqa: SLF001 - its maker
+            too_large = next((claim for claim in claims if claim.added_to(_NOTHING) is None), None)
+            if too_large is not None:
+                raise _too_large(too_large, prompt_tokens)
+            raise _too_many(refused, used[claims.index(refused)], prompt_tokens, now)
+        reservation.headers = _headers(claims, used, now)
         return reservation
-
-    def _add_claims(self, claims: list[Claim], subject: str, limits: Limits, tokens: int) -> None:
-        name, _, ends_at = minute_window(self.now())
-        if limits.requests_per_minute is not None:
-            claims.append(Claim(subject, name, "requests", 1, limits.requests_per_minute, ends_at))
-        if limits.tokens_per_minute is not None:
-            claims.append(Claim(subject, name, "tokens", tokens, limits.tokens_per_minute, ends_at))
 
     def money_claims(self, caller: Caller, user_id: str | None, amount: int) -> list[Claim]:
         """The claims of a payment: in every window in which the user, the key or all together have a limit."""
@@ -263,11 +245,13 @@ class Limiter:
         for subject, limits in subjects:
             for usd, window in ((limits.usd_per_day, day_window(now)), (limits.usd_per_month, month_window(now))):
                 if usd is not None:
-                    limit = round(usd * 1e9)
-                    claims.append(Claim(subject, window.name, "nanodollars", amount, limit, window.ends_at))
+                    most = round(usd * 1e9)
+                    claims.append(
+                        Claim(subject, window.name, window.ends_at, nanodollars=amount, most_nanodollars=most)
+                    )
         return claims
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
         """As the store does; what it has failed to settle before comes first. Raises OSError."""
         try:
             if self._unsettled:
@@ -277,24 +261,24 @@ class Limiter:
             self._say(error)
             raise
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
         """As the store does; what it does not take now is tried again with later calls."""
         try:
-            self._store.settle(claims, amounts)
+            self._store.settle(claims, counts)
         except OSError as error:
-            self._keep(error, list(zip(claims, amounts, strict=True)))
+            self._keep(error, list(zip(claims, counts, strict=True)))
             self._say(error)
 
     def _settle_again(self) -> None:
         for _ in range(min(len(self._unsettled), _AT_A_TIME)):
-            claim, amount = self._unsettled.popleft()
+            claim, count = self._unsettled.popleft()
             try:
-                self._store.settle([claim], [amount])
+                self._store.settle([claim], [count])
             except OSError as error:
-                self._keep(error, [(claim, amount)])
+                self._keep(error, [(claim, count)])
                 raise
 
-    def _keep(self, error: OSError, left: Sequence[tuple[Claim, int]]) -> None:
+    def _keep(self, error: OSError, left: Sequence[tuple[Claim, Counts]]) -> None:
         now = self.now()
         left = error.left if isinstance(error, NotSettled) else left
         # A minute that is over limits nobody any more.
@@ -304,25 +288,51 @@ class Limiter:
         self._complain("limits cannot be counted", error)
 
 
+def _add_claim(claims: list[Claim], subject: str, limits: Limits, tokens: int, now: float) -> None:
+    """The claim of one request, if there are limits of a minute."""
+    most_requests, most_tokens = limits.requests_per_minute, limits.tokens_per_minute
+    if most_requests is not None or most_tokens is not None:
+        name, _, ends_at = minute_window(now)
+        claims.append(Claim(subject, name, ends_at, 1, tokens, most_requests, most_tokens))
+
+
 def _seconds_left(claim: Claim, now: float) -> int:
     left = ceil(claim.ends_at - now)
     return left if left > 0 else 1
 
 
-def _headers(measure: str, limit: int, left: int, seconds_left: int) -> tuple[tuple[bytes, bytes], ...]:
-    most, reset = _limit_headers(measure, limit, seconds_left)
-    return most, (_REMAINING[measure], b"%d" % left if left > 0 else b"0"), reset
+def _headers(claims: Sequence[Claim], used: Sequence[Counts], now: float) -> tuple[_Header, ...]:
+    """Of each measure, what the nearest limit says."""
+    requests = tokens = _FAR
+    for claim, count in zip(claims, used):  # noqa: B905 - of one length; `strict` costs
+        if claim.most_requests is not None:
+            requests = min(requests, (claim.most_requests - count.requests, claim.most_requests))
+        if claim.most_tokens is not None:
+            tokens = min(tokens, (claim.most_tokens - count.tokens, claim.most_tokens))
+    seconds = _seconds_left(claims[0], now)  # all are of one minute
+    headers: tuple[_Header, ...] = ()
+    if requests is not _FAR:
+        headers = _limit_headers("requests", *requests, seconds)
+    if tokens is not _FAR:
+        headers += _limit_headers("tokens", *tokens, seconds)
+    return headers
 
 
-_REMAINING = {name: f"x-ratelimit-remaining-{name}".encode() for name in ("requests", "tokens")}
+def _limit_headers(measure: str, left: float, limit: int, seconds_left: int) -> tuple[_Header, ...]:
+    most, remaining, reset = _fixed_headers(measure, limit, seconds_left)
+    return most, (remaining, b"%d" % left if left > 0 else b"0"), reset
 
 
 @lru_cache(maxsize=1024)
-def _limit_headers(measure: str, limit: int, seconds_left: int) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+def _fixed_headers(measure: str, limit: int, seconds_left: int) -> tuple[_Header, bytes, _Header]:
     name = measure.encode()
     minutes, seconds = divmod(seconds_left, 60)
     reset = b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
-    return (b"x-ratelimit-limit-" + name, b"%d" % limit), (b"x-ratelimit-reset-" + name, reset)
+    return (
+        (b"x-ratelimit-limit-" + name, b"%d" % limit),
+        b"x-ratelimit-remaining-" + name,
+        (b"x-ratelimit-reset-" + name, reset),
+    )
 
 
 def _whose(claim: Claim) -> str:
@@ -336,37 +346,41 @@ def _whose(claim: Claim) -> str:
 
 def _too_large(claim: Claim, prompt_tokens: int) -> LexoraError:
     """A claim that is larger than its whole limit can never pass."""
-    if claim.measure == "requests":
+    most = claim.most_tokens
+    if most is None or claim.tokens <= most:
         return RateLimited(f"No requests are allowed for {_whose(claim)}.", headers=(_NO_RETRY,))
     smaller = "shorter messages are needed"
-    if claim.limit is not None and prompt_tokens < claim.limit:
-        smaller = f"with a 'max_tokens' of at most {claim.limit - prompt_tokens} it may pass"
+    if prompt_tokens < most:
+        smaller = f"with a 'max_tokens' of at most {most - prompt_tokens} it may pass"
     return RateLimited(
-        f"The request may use {claim.amount} tokens, and {claim.limit} a minute are all that is allowed for "
+        f"The request may use {claim.tokens} tokens, and {most} a minute are all that is allowed for "
         f"{_whose(claim)}: {smaller}.",
         headers=(_NO_RETRY,),
     )
 
 
-def _too_many(claim: Claim, used: int, prompt_tokens: int, now: float) -> LexoraError:
+def _too_many(claim: Claim, used: Counts, prompt_tokens: int, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
-    limit = claim.limit or 0
+    measure, limit, count, amount = "requests", claim.most_requests or 0, used.requests, claim.requests
+    hint = ""
+    if claim.most_requests is None or count + amount <= limit:
+        measure, limit, count, amount = "tokens", claim.most_tokens or 0, used.tokens, claim.tokens
+        if count + prompt_tokens < limit:
+            hint = f" With a 'max_tokens' of at most {limit - count - prompt_tokens} it passes now."
     message = (
-        f"The limit of {limit} {claim.measure} a minute for {_whose(claim)} is reached: {used} are used or reserved, "
-        f"and this request may use {claim.amount}. Try again in {seconds} s."
+        f"The limit of {limit} {measure} a minute for {_whose(claim)} is reached: {count} are used or reserved, "
+        f"and this request may use {amount}. Try again in {seconds} s.{hint}"
     )
-    if claim.measure == "tokens" and used + prompt_tokens < limit:
-        message += f" With a 'max_tokens' of at most {limit - used - prompt_tokens} it passes now."
-    headers = ((b"retry-after", b"%d" % seconds), *_headers(claim.measure, limit, limit - used, seconds))
+    headers = ((b"retry-after", b"%d" % seconds), *_limit_headers(measure, limit - count, limit, seconds))
     return RateLimited(message, headers=headers)
 
 
-def _out_of_money(claim: Claim, used: int, now: float) -> LexoraError:
+def _out_of_money(claim: Claim, used: Counts, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
     period = claim.window.partition(":")[0]
     return BudgetExceeded(
-        f"The budget of ${(claim.limit or 0) / 1e9:g} a {period} for {_whose(claim)} does not allow it: "
-        f"${used / 1e9:.6g} are spent or reserved, and this request may cost ${claim.amount / 1e9:.6g}. "
-        f"A new {period} begins in {seconds} s (UTC).",
+        f"The budget of ${(claim.most_nanodollars or 0) / 1e9:g} a {period} for {_whose(claim)} does not allow it: "
+        f"${used.nanodollars / 1e9:.6g} are spent or reserved, and this request may cost "
+        f"${claim.nanodollars / 1e9:.6g}. A new {period} begins in {seconds} s (UTC).",
         headers=((b"retry-after", b"%d" % seconds), _NO_RETRY),
     )

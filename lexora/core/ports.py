@@ -193,25 +193,49 @@ class KeyStore(Protocol):
         ...
 
 
-class Claim(msgspec.Struct, frozen=True, gc=False):
-    """So much of one thing for one subject in one window; `limit` None only counts.
+class Counts(msgspec.Struct, frozen=True, gc=False):
+    """So much is used, or reserved."""
 
-    `subject` is `user:…`, `key:…` or `all`, `window` such as `minute:29404800` or `day:2026-11-24`, `measure` what is
-    counted: requests, tokens or nanodollars. `ends_at` (seconds since the epoch) is when the window is over.
+    requests: int = 0
+    tokens: int = 0
+    nanodollars: int = 0
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """So much for one subject in one window, where no more than `most_…` may be used; None only counts.
+
+    `subject` is `user:…`, `key:…` or `all`, `window` such as `minute:29404800` or `day:2026-11-24`; `ends_at` (seconds
+    since the epoch) is when the window is over.
     """
 
     subject: str
     window: str
-    measure: str
-    amount: int
-    limit: int | None
     ends_at: float
+    requests: int = 0
+    tokens: int = 0
+    most_requests: int | None = None
+    most_tokens: int | None = None
+    nanodollars: int = 0
+    most_nanodollars: int | None = None
+
+    def added_to(self, used: Counts) -> Counts | None:
+        """What is used together with it, None if that is more than may be."""
+        requests = used.requests + self.requests
+        tokens = used.tokens + self.tokens
+        nanodollars = used.nanodollars + self.nanodollars
+        if (
+            (self.most_requests is not None and requests > self.most_requests)
+            or (self.most_tokens is not None and tokens > self.most_tokens)
+            or (self.most_nanodollars is not None and nanodollars > self.most_nanodollars)
+        ):
+            return None
+        return Counts(requests, tokens, nanodollars)
 
 
 class NotSettled(OSError):
     """`left` are the claims that a store could not settle, with their amounts, and that may be tried again."""
 
-    def __init__(self, message: str, left: Sequence[tuple[Claim, int]]) -> None:
+    def __init__(self, message: str, left: Sequence[tuple[Claim, Counts]]) -> None:
         super().__init__(message)
         self.left = left
 
@@ -219,17 +243,17 @@ class NotSettled(OSError):
 class LimitStore(Protocol):
     """Counts what is used; no two reservations together pass a limit. Its methods may block as a look-up does."""
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
-        """Adds every claim's amount, or none of them.
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+        """Adds every claim, or none of them. No two are for the same subject and window.
 
         Returns the first claim that does not fit, or None, and what is used of each claim's window (after a refusal at
-        least that of the refused one, others 0). Raises OSError, and nothing is reserved then.
+        least that of the refused one, others nothing). Raises OSError, and nothing is reserved then.
         """
         ...
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
-        """Counts `amounts` in the place of what the claims reserved, whatever the limits. Raises OSError, NotSettled if
-        some of them are counted.
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+        """Counts this in the place of what the claims reserved, whatever the limits. Raises OSError, NotSettled if some
+        of them are counted.
         """
         ...
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Claim, Completion, KeyStore, ResponseStore, SoFar, Upstream
+    from lexora.core.ports import ChunkStream, Claim, Completion, Counts, KeyStore, ResponseStore, SoFar, Upstream
     from lexora.core.record import Record
     from lexora.providers.sigv4 import Identity
 
@@ -132,13 +132,13 @@ class _Aws:
         once = _CLIENTS.merge(Config(retries={"total_max_attempts": 1}))
         return DynamoLimits(self.client("dynamodb", once), self._variables.limits_table)
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
         """As a LimitStore."""
         return self._limits.reserve(claims)
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
         """As a LimitStore."""
-        self._limits.settle(claims, amounts)
+        self._limits.settle(claims, counts)
 
     @cached_property
     def model_map(self) -> S3Object:

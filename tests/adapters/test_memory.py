@@ -1,23 +1,21 @@
 """The limits' counters in memory: which windows they keep, and what they begin with."""
 
-from collections.abc import Iterable
-
 import pytest
 
 from lexora.adapters.memory import MemoryLimits
 from lexora.core.limits import day_window, minute_window
-from lexora.core.ports import Claim
+from lexora.core.ports import Claim, Counts
 
 NOON = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
 
 
 def claim(now: float, *, minute: bool = False, amount: int = 1) -> Claim:
     window = minute_window(now) if minute else day_window(now)
-    return Claim("user:a", window.name, "nanodollars", amount, None, window.ends_at)
+    return Claim("user:a", window.name, window.ends_at, nanodollars=amount)
 
 
 def used(limits: MemoryLimits, now: float, *, minute: bool = False) -> int:
-    return limits.reserve([claim(now, minute=minute, amount=0)])[1][0]
+    return limits.reserve([claim(now, minute=minute, amount=0)])[1][0].nanodollars
 
 
 def test_a_clock_that_jumps_and_comes_back_makes_no_budget_whole_again() -> None:
@@ -41,9 +39,9 @@ def test_old_windows_are_forgotten() -> None:
 def test_a_new_window_begins_with_what_is_known_of_it() -> None:
     asked = []
 
-    def known(window: str, ends_at: float) -> Iterable[Claim]:
+    def known(window: str, ends_at: float) -> dict[str, Counts]:
         asked.append((window, ends_at))
-        return [Claim("user:a", window, "nanodollars", 70, None, ends_at)]
+        return {"user:a": Counts(nanodollars=70)}
 
     limits = MemoryLimits(known)
     limits.reserve([claim(NOON, amount=5)])
@@ -54,10 +52,10 @@ def test_a_new_window_begins_with_what_is_known_of_it() -> None:
 def test_where_that_cannot_be_told_nothing_is_reserved() -> None:
     failing = True
 
-    def known(window: str, ends_at: float) -> Iterable[Claim]:
+    def known(window: str, ends_at: float) -> dict[str, Counts]:
         if failing:
             raise OSError("away")
-        return [Claim("user:a", window, "nanodollars", 70, None, ends_at)]
+        return {"user:a": Counts(nanodollars=70)}
 
     limits = MemoryLimits(known)
     with pytest.raises(OSError, match="away"):

@@ -11,6 +11,7 @@ import pytest
 
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
 from lexora.core.limits import day_window, minute_window, month_window
+from lexora.core.ports import Counts
 from lexora.core.record import COLUMNS, Record, RequestIds
 
 TEXTS = ("latest_user_message", "context_tail")
@@ -158,18 +159,14 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     with closing(SqliteRecords(path)) as sink:
         sink.write([*sent, prepared])
         minute, day, month = minute_window(now), day_window(now), month_window(now)
-        spent = {
-            (each.subject, each.window, each.measure): (each.amount, each.ends_at)
-            for window in (minute, day, month)
-            for each in sink.spent(window.name, window.ends_at)
-        }
-    assert spent["user:a", minute.name, "requests"] == (2, minute.ends_at)
-    assert spent["user:a", minute.name, "tokens"] == (14, minute.ends_at)
-    assert spent["key:k", minute.name, "requests"] == (1, minute.ends_at)
-    assert spent["user:", minute.name, "tokens"] == (7, minute.ends_at)
-    assert spent["user:a", day.name, "nanodollars"] == (1_500_000_000, day.ends_at)
-    assert spent["key:k", day.name, "nanodollars"] == (500_000_000, day.ends_at)
-    assert spent["all", month.name, "nanodollars"] == (2_000_000_000, month.ends_at)
+        of_minute, of_day, of_month = (sink.spent(each.name, each.ends_at) for each in (minute, day, month))
+    assert of_minute["user:a"] == Counts(2, 14, 1_000_000_000)
+    assert of_minute["key:k"].requests == 1
+    assert of_minute["user:"].tokens == 7
+    assert of_day["user:a"].nanodollars == 1_500_000_000
+    assert of_day["key:k"].nanodollars == 500_000_000
+    assert of_month["all"].nanodollars == 2_000_000_000
+    assert set(of_minute) == {"all", "user:a", "user:", "key:k"}
 
 
 def test_a_database_that_is_locked_at_the_start_is_an_oserror(path: Path) -> None:

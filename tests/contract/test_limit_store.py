@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from lexora.adapters.dynamodb_limits import DynamoLimits
 from lexora.adapters.memory import MemoryLimits
-from lexora.core.ports import Claim, LimitStore
+from lexora.core.ports import Claim, Counts, LimitStore
 from tests.support.emulator import Emulator
 
 ENDS_AT = time.time() + 3600
@@ -31,66 +32,75 @@ def store(request: pytest.FixtureRequest) -> Iterator[LimitStore]:
     yield ADAPTERS[request.param](request)
 
 
-def claim(
-    amount: int, limit: int | None, *, subject: str = "user:a", window: str = "minute:1", measure: str = "tokens"
-) -> Claim:
-    return Claim(subject, window, measure, amount, limit, ENDS_AT)
+def claim(tokens: int, most: int | None, *, subject: str = "user:a", window: str = "minute:1", **others: Any) -> Claim:
+    return Claim(subject, window, ENDS_AT, tokens=tokens, most_tokens=most, **others)
 
 
-def used(store: LimitStore, subject: str = "user:a", window: str = "minute:1", measure: str = "tokens") -> int:
-    return store.reserve([claim(0, None, subject=subject, window=window, measure=measure)])[1][0]
+def used(store: LimitStore, subject: str = "user:a", window: str = "minute:1") -> Counts:
+    return store.reserve([Claim(subject, window, ENDS_AT)])[1][0]
 
 
 def test_what_fits_is_counted(store: LimitStore) -> None:
-    both = [claim(60, 100), claim(1, 2, measure="requests")]
-    assert store.reserve(both) == (None, [60, 1])
-    assert store.reserve([claim(40, 100), claim(1, 2, measure="requests")]) == (None, [100, 2])
+    first, second = (claim(tokens, 100, requests=1, most_requests=2, nanodollars=7) for tokens in (60, 40))
+    assert store.reserve([first]) == (None, [Counts(1, 60, 7)])
+    assert store.reserve([second]) == (None, [Counts(2, 100, 14)])
 
 
-def test_what_does_not_fit_is_named_with_what_is_used(store: LimitStore) -> None:
-    store.reserve([claim(60, 100)])
-    refused = claim(41, 100)
-    assert store.reserve([refused]) == (refused, [60])
-    assert used(store) == 60
+@pytest.mark.parametrize("measure", ["requests", "tokens", "nanodollars"])
+def test_what_does_not_fit_is_named_with_what_is_used(store: LimitStore, measure: str) -> None:
+    before = Counts(60, 60, 60)
+    store.reserve([Claim("user:a", "minute:1", ENDS_AT, 60, 60, nanodollars=60)])
+    refused = Claim("user:a", "minute:1", ENDS_AT, 1, 1, nanodollars=1, **{f"most_{measure}": 60})
+    assert store.reserve([refused]) == (refused, [before])
+    assert used(store) == before
 
 
 @pytest.mark.parametrize("limit", [0, 5])
 def test_what_no_window_has_room_for_is_refused(store: LimitStore, limit: int) -> None:
     refused = claim(limit + 1, limit)
     assert store.reserve([refused])[0] == refused
-    assert used(store) == 0
+    assert used(store) == Counts()
 
 
-@pytest.mark.parametrize("other", [{"measure": "requests"}, {"subject": "key:k"}, {"window": "day:2026-11-24"}])
+@pytest.mark.parametrize("other", [{"subject": "key:k"}, {"window": "day:2026-11-24"}])
 def test_all_is_reserved_or_nothing(store: LimitStore, other: dict[str, str]) -> None:
     store.reserve([claim(5, None, **other)])
     refused = claim(6, 10, **other)
-    assert store.reserve([claim(60, 100), refused]) == (refused, [0, 5])
-    assert (used(store), used(store, **other)) == (0, 5)
+    assert store.reserve([claim(60, 100), refused]) == (refused, [Counts(), Counts(tokens=5)])
+    assert (used(store), used(store, **other)) == (Counts(), Counts(tokens=5))
 
 
 def test_subjects_and_windows_are_apart(store: LimitStore) -> None:
-    for place in ({"subject": "user:b"}, {"window": "minute:2"}, {"measure": "requests"}, {}):
-        assert store.reserve([claim(100, 100, **place)]) == (None, [100])
+    for place in ({"subject": "user:b"}, {"window": "minute:2"}, {}):
+        assert store.reserve([claim(100, 100, **place)]) == (None, [Counts(tokens=100)])
 
 
-@pytest.mark.parametrize("amount", [0, 30, 60, 500])
-def test_the_truth_takes_the_place_of_the_reservation_whatever_the_limit(store: LimitStore, amount: int) -> None:
-    claims = [claim(60, 100), claim(1, 2, measure="requests"), claim(7, None, subject="all", window="day:x")]
+@pytest.mark.parametrize("tokens", [0, 30, 60, 500])
+def test_the_truth_takes_the_place_of_the_reservation_whatever_the_limit(store: LimitStore, tokens: int) -> None:
+    claims = [
+        claim(60, 100, requests=1, most_requests=2),
+        Claim("all", "day:x", ENDS_AT, nanodollars=7, most_nanodollars=9),
+    ]
     store.reserve([claim(5, None)])
     store.reserve(claims)
-    store.settle(claims, [amount, 1, 0])
-    assert used(store) == 5 + amount
-    assert used(store, measure="requests") == 1
-    assert used(store, subject="all", window="day:x") == 0
+    store.settle(claims, [Counts(1, tokens), Counts(nanodollars=30)])
+    assert used(store) == Counts(1, 5 + tokens)
+    assert used(store, "all", "day:x") == Counts(nanodollars=30)
 
 
-@pytest.mark.parametrize(("limit", "amount", "fit"), [(1000, 30, 33), (10**9, 40_000_000, 25)])
-def test_two_hundred_at_once_overspend_by_nothing(store: LimitStore, limit: int, amount: int, fit: int) -> None:
-    """For the last 1,000 tokens, and for the last dollar (in nanodollars), each with a second counter to keep."""
-    wanted = [claim(1, 1000, measure="requests"), claim(amount, limit, subject="all", window="day:x")]
+LAST_TOKENS = [claim(30, 1000, requests=1), Claim("key:k", "minute:1", ENDS_AT, 1, most_requests=1000)]
+LAST_DOLLAR = [
+    Claim("user:a", "minute:1", ENDS_AT, 1, most_requests=1000),
+    Claim("all", "day:x", ENDS_AT, nanodollars=40_000_000, most_nanodollars=10**9),
+]
+
+
+@pytest.mark.parametrize(("wanted", "fit"), [(LAST_TOKENS, 33), (LAST_DOLLAR, 25)])
+def test_two_hundred_at_once_overspend_by_nothing(store: LimitStore, wanted: list[Claim], fit: int) -> None:
+    """For the last 1,000 tokens, and for the last dollar, each with a second counter to keep."""
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: store.reserve(wanted)[0], range(200)))
     assert answers.count(None) == fit
-    assert used(store, subject="all", window="day:x") == fit * amount <= limit
-    assert used(store, measure="requests") == fit
+    for each in wanted:
+        count = used(store, each.subject, each.window)
+        assert count == Counts(fit * each.requests, fit * each.tokens, fit * each.nanodollars)

@@ -10,7 +10,7 @@ from lexora.adapters.memory import MemoryLimits
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.keys import ANYBODY, Caller, Limits
 from lexora.core.limits import Limiter, Rules, day_window, minute_window, month_window
-from lexora.core.ports import Claim
+from lexora.core.ports import Claim, Counts
 
 NOON = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
 TIGHT = Limits(requests_per_minute=3, tokens_per_minute=1000)
@@ -21,15 +21,15 @@ class Store(MemoryLimits):
 
     failing = False
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[int]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
         if self.failing:
             raise OSError("the store is down")
         return super().reserve(claims)
 
-    def settle(self, claims: Sequence[Claim], amounts: Sequence[int]) -> None:
+    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
         if self.failing:
             raise OSError("the store is down")
-        super().settle(claims, amounts)
+        super().settle(claims, counts)
 
 
 class Desk:
@@ -45,9 +45,9 @@ class Desk:
         return self.limiter.admit(caller, user, prompt, completion)
 
     def used(self, subject: str, measure: str) -> int:
-        windows = {"nanodollars": day_window(self.now)}
-        window = windows.get(measure, minute_window(self.now))
-        return self.store.reserve([Claim(subject, window.name, measure, 0, None, window.ends_at)])[1][0]
+        window = day_window(self.now) if measure == "nanodollars" else minute_window(self.now)
+        count = self.store.reserve([Claim(subject, window.name, window.ends_at)])[1][0]
+        return int(getattr(count, measure))
 
 
 def refused(error: pytest.ExceptionInfo[LexoraError]) -> dict[str, str]:

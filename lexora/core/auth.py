@@ -55,23 +55,17 @@ class Auth:
         self.complain = Complaints(say, now)
         # By the credential's hash: when the store was asked last, when it answered last, and what.
         self._cache: dict[bytes, tuple[float, float, Key, Caller]] = {}
-        # By the header as it came: until when that needs no second look. With the next credential after two seconds, it
-        # begins anew.
-        self._seen: dict[bytes, tuple[float, Caller]] = {}
+        # By the header as it came: from when until when that needs no second look. With the next credential after two
+        # seconds, it begins anew.
+        self._seen: dict[bytes, tuple[float, float, Caller]] = {}
         self._seen_since = 0.0
 
     def recall(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header, if that needs no second look."""
         if authorization is None:
             return None if self.required else ANYBODY
-        now = self._now()
-        seen = self._lately_seen(now).get(authorization)
-        return seen[1] if seen is not None and now < seen[0] else None
-
-    def _lately_seen(self, now: float) -> dict[bytes, tuple[float, Caller]]:
-        if not 0 <= now - self._seen_since < FRESH_SECONDS:
-            self._seen, self._seen_since = {}, now
-        return self._seen
+        seen = self._seen.get(authorization)
+        return seen[2] if seen is not None and seen[0] <= self._now() < seen[1] else None
 
     async def identify(self, authorization: bytes | None) -> Caller | None:
         """Who sends this header; None if it takes a credential and there is none.
@@ -84,10 +78,13 @@ class Auth:
         if token[:7].lower() == "bearer ":
             token = token[7:].strip()
         if token.startswith(PREFIX):
-            caller, until = self._by_key(token)
-            seen = self._lately_seen(self._now())
-            if len(seen) < _MOST_CACHED and len(authorization) <= _MOST_HEADER:  # one key can be sent in many ways
-                seen[authorization] = until, caller
+            caller, since, until = self._by_key(token)
+            now = self._now()
+            if not 0 <= now - self._seen_since < FRESH_SECONDS:
+                self._seen, self._seen_since = {}, now
+            # One key can be sent in many ways.
+            if len(self._seen) < _MOST_CACHED and len(authorization) <= _MOST_HEADER:
+                self._seen[authorization] = since, until, caller
             return caller
         if self.tokens is not None and token.count(".") == 2:
             return await self._by_token(self.tokens, token)
@@ -95,8 +92,8 @@ class Auth:
             raise Unauthorized(_WRONG_KEY, headers=CHALLENGE)
         return ANYBODY  # clients that must send something send anything
 
-    def _by_key(self, token: str) -> tuple[Caller, float]:
-        """Whose key it is, and until when that is known without a second look."""
+    def _by_key(self, token: str) -> tuple[Caller, float, float]:
+        """Whose key it is, and from when until when that is known without a second look."""
         digest = sha256(token.encode()).digest()
         now = self._now()
         cached = self._cache.get(digest)
@@ -106,7 +103,7 @@ class Auth:
         if (status := key.status(now)) != "active":
             what = "has expired" if status == "expired" else "was revoked"
             raise Unauthorized(f"This API key {what}. Ask whoever runs this gateway for a new one.", headers=CHALLENGE)
-        return cached[3], min(cached[0] + FRESH_SECONDS, key.expires_at or inf, key.ends_at or inf)
+        return cached[3], cached[0], min(cached[0] + FRESH_SECONDS, key.expires_at or inf, key.ends_at or inf)
 
     def _look_up(
         self, token: str, digest: bytes, now: float, cached: tuple[float, float, Key, Caller] | None

@@ -25,7 +25,6 @@ _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
 _NOTHING = Counts()
-_FAR = (inf, 0)  # where there is no limit: what is left of it, and itself
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -155,15 +154,12 @@ class Reservation:
         if money and self._limiter is not None:
             self._limiter.settle(money, [Counts(nanodollars=spent)] * len(money))
 
-    def settle(self, tokens: int, amount: int) -> None:
-        """Counts these tokens and nanodollars in the place of what is reserved. Once; later calls do nothing."""
-        self._end(1, tokens, amount)
-
     def release(self, requests: int = 0) -> None:
         """Gives everything back, the request itself included unless it counts: nothing was used."""
-        self._end(requests, 0, 0)
+        self.settle(0, 0, requests)
 
-    def _end(self, requests: int, tokens: int, amount: int) -> None:
+    def settle(self, tokens: int, amount: int, requests: int = 1) -> None:
+        """Counts these tokens and nanodollars in the place of what is reserved. Once; later calls do nothing."""
         limiter, self._limiter = self._limiter, None
         if limiter is None or not (self._claims or self._money):
             return
@@ -210,12 +206,13 @@ class Limiter:
         Raises RateLimited, and LimitsUnavailable if the store fails and not even own deployments are open then.
         """
         rules, now = self.rules, self.now()
-        limits, tokens = rules.of(user_id), prompt_tokens + completion_tokens
+        tokens = prompt_tokens + completion_tokens
         claims: list[Claim] = []
+        limits = rules.of(user_id)
         if limits is not NO_LIMITS:
             _add_claim(claims, "user:" + (user_id or ""), limits, tokens, now)
-        if caller.key_id is not None and caller.limits is not NO_LIMITS:
-            _add_claim(claims, f"key:{caller.key_id}", caller.limits, tokens, now)
+        if caller.limits is not NO_LIMITS and caller.key_id is not None:
+            _add_claim(claims, "key:" + caller.key_id, caller.limits, tokens, now)
         reservation = Reservation(self, caller, user_id, claims)
         if not claims:
             return reservation
@@ -303,36 +300,33 @@ def _seconds_left(claim: Claim, now: float) -> int:
 
 def _headers(claims: Sequence[Claim], used: Sequence[Counts], now: float) -> tuple[_Header, ...]:
     """Of each measure, what the nearest limit says."""
-    requests = tokens = _FAR
+    most_requests = most_tokens = None
+    left_requests = left_tokens = inf
     for claim, count in zip(claims, used):  # noqa: B905 - of one length; `strict` costs
-        if claim.most_requests is not None:
-            requests = min(requests, (claim.most_requests - count.requests, claim.most_requests))
-        if claim.most_tokens is not None:
-            tokens = min(tokens, (claim.most_tokens - count.tokens, claim.most_tokens))
-    seconds = _seconds_left(claims[0], now)  # all are of one minute
-    headers: tuple[_Header, ...] = ()
-    if requests is not _FAR:
-        headers = _limit_headers("requests", *requests, seconds)
-    if tokens is not _FAR:
-        headers += _limit_headers("tokens", *tokens, seconds)
+        most = claim.most_requests
+        if most is not None and most - count.requests < left_requests:
+            most_requests, left_requests = most, most - count.requests
+        most = claim.most_tokens
+        if most is not None and most - count.tokens < left_tokens:
+            most_tokens, left_tokens = most, most - count.tokens
+    headers = _fixed_headers(most_requests, most_tokens, _seconds_left(claims[0], now))  # all are of one minute
+    if most_requests is not None:
+        headers += ((b"x-ratelimit-remaining-requests", b"%d" % left_requests),)
+    if most_tokens is not None:
+        headers += ((b"x-ratelimit-remaining-tokens", b"%d" % left_tokens),)
     return headers
 
 
-def _limit_headers(measure: str, left: float, limit: int, seconds_left: int) -> tuple[_Header, ...]:
-    most, remaining, reset = _fixed_headers(measure, limit, seconds_left)
-    return most, (remaining, b"%d" % left if left > 0 else b"0"), reset
-
-
 @lru_cache(maxsize=1024)
-def _fixed_headers(measure: str, limit: int, seconds_left: int) -> tuple[_Header, bytes, _Header]:
-    name = measure.encode()
+def _fixed_headers(most_requests: int | None, most_tokens: int | None, seconds_left: int) -> tuple[_Header, ...]:
+    """Those that are the same for all who have these limits."""
     minutes, seconds = divmod(seconds_left, 60)
     reset = b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
-    return (
-        (b"x-ratelimit-limit-" + name, b"%d" % limit),
-        b"x-ratelimit-remaining-" + name,
-        (b"x-ratelimit-reset-" + name, reset),
-    )
+    headers: list[_Header] = []
+    for measure, most in ((b"requests", most_requests), (b"tokens", most_tokens)):
+        if most is not None:
+            headers += (b"x-ratelimit-limit-" + measure, b"%d" % most), (b"x-ratelimit-reset-" + measure, reset)
+    return tuple(headers)
 
 
 def _whose(claim: Claim) -> str:
@@ -361,18 +355,20 @@ def _too_large(claim: Claim, prompt_tokens: int) -> LexoraError:
 
 def _too_many(claim: Claim, used: Counts, prompt_tokens: int, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
-    measure, limit, count, amount = "requests", claim.most_requests or 0, used.requests, claim.requests
-    hint = ""
-    if claim.most_requests is None or count + amount <= limit:
-        measure, limit, count, amount = "tokens", claim.most_tokens or 0, used.tokens, claim.tokens
-        if count + prompt_tokens < limit:
-            hint = f" With a 'max_tokens' of at most {limit - count - prompt_tokens} it passes now."
+    if claim.most_requests is not None and used.requests + claim.requests > claim.most_requests:
+        measure, most, count, amount = "requests", claim.most_requests, used.requests, claim.requests
+        fixed = _fixed_headers(most, None, seconds)
+    else:
+        measure, most, count, amount = "tokens", claim.most_tokens or 0, used.tokens, claim.tokens
+        fixed = _fixed_headers(None, most, seconds)
     message = (
-        f"The limit of {limit} {measure} a minute for {_whose(claim)} is reached: {count} are used or reserved, "
-        f"and this request may use {amount}. Try again in {seconds} s.{hint}"
+        f"The limit of {most} {measure} a minute for {_whose(claim)} is reached: {count} are used or reserved, "
+        f"and this request may use {amount}. Try again in {seconds} s."
     )
-    headers = ((b"retry-after", b"%d" % seconds), *_limit_headers(measure, limit - count, limit, seconds))
-    return RateLimited(message, headers=headers)
+    if measure == "tokens" and count + prompt_tokens < most:
+        message += f" With a 'max_tokens' of at most {most - count - prompt_tokens} it passes now."
+    remaining = f"x-ratelimit-remaining-{measure}".encode(), b"%d" % max(0, most - count)
+    return RateLimited(message, headers=((b"retry-after", b"%d" % seconds), *fixed, remaining))
 
 
 def _out_of_money(claim: Claim, used: Counts, now: float) -> LexoraError:

@@ -187,6 +187,7 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     cycle: _Cycle
     pipeline: deque[tuple[_Cycle, ASGI3Application]]  # type: ignore[assignment]  # all cycles are ours
+    on_message_begin = None  # type: ignore[assignment]  # what the parser would call, at the price of a call
     _idle_since = inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -194,6 +195,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         self._read_headers: dict[bytes, bytes] = {}
         self.on_header = self._read_headers.setdefault  # type: ignore[assignment, method-assign]
         super().__init__(*args, **kwargs)
+        self.url = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]  # it quacks
@@ -209,10 +211,6 @@ class OneWriteProtocol(HttpToolsProtocol):
             "root_path": "",
         }
 
-    def on_message_begin(self) -> None:
-        self.url = b""
-        self._read_headers.clear()  # there may be some from behind the last body
-
     def on_headers_complete(self) -> None:
         parser = self.parser
         version = parser.get_http_version()
@@ -226,7 +224,7 @@ class OneWriteProtocol(HttpToolsProtocol):
         scope["method"] = parser.get_method().decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
-        url = self.url
+        url, self.url = self.url, b""
         split = _split if len(url) < _LONG_URL else _split.__wrapped__
         scope["path"], scope["raw_path"], scope["query_string"] = split(url)
         before, self.cycle = (
@@ -254,6 +252,7 @@ class OneWriteProtocol(HttpToolsProtocol):
                 cycle.event.set()
 
     def on_message_complete(self) -> None:
+        self._read_headers.clear()  # for the next message: there may be some from behind the body
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False

@@ -17,6 +17,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 # Seconds: from a prepared answer to the longest that a model may think.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+_BUCKETS_MS = [round(bound * 1e3) for bound in BUCKETS]
 _BOUNDS = [*map(str, map(float, BUCKETS)), "+Inf"]
 _HISTOGRAMS = {
     "lexora_request_duration_seconds": "From a request's arrival to the end of its answer.",
@@ -47,18 +48,13 @@ _attempts_of = msgspec.json.Decoder(list[_Attempt]).decode
 
 
 class _Histogram:
-    """How often a time fell between two bounds, and all times together."""
+    """How often a time fell between two bounds, and all times together, in milliseconds."""
 
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * len(_BOUNDS)
         self.total = 0.0
-
-    def add(self, milliseconds: float) -> None:
-        seconds = milliseconds / 1e3
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
         so_far = 0
@@ -125,14 +121,11 @@ class PrometheusMetrics(Collector):
         answers.tokens[1] += record.tokens_out
         answers.cost_usd += record.cost_usd or 0.0
         answers.saved_usd += record.saved_usd or 0.0
-        duration, ttft, queue, upstream = answers.histograms
-        duration.add(record.duration_ms)
-        if record.ttft_ms is not None:
-            ttft.add(record.ttft_ms)
-        if record.queue_ms is not None:
-            queue.add(record.queue_ms)
-        if record.upstream_ms is not None:
-            upstream.add(record.upstream_ms)
+        times = (record.duration_ms, record.ttft_ms, record.queue_ms, record.upstream_ms)
+        for histogram, milliseconds in zip(answers.histograms, times):  # noqa: B905 - of one length; `strict` costs
+            if milliseconds is not None:
+                histogram.counts[bisect_left(_BUCKETS_MS, milliseconds)] += 1
+                histogram.total += milliseconds
         if record.outcome == "failed":
             code = self._code(record.error_code)
             self._errors[code] = self._errors.get(code, 0) + 1
@@ -189,7 +182,7 @@ class PrometheusMetrics(Collector):
             for key, answers in self._answers.items():
                 histogram = answers.histograms[number]
                 if any(histogram.counts):
-                    family.add_metric(key, histogram.buckets(), histogram.total)
+                    family.add_metric(key, histogram.buckets(), histogram.total / 1e3)
             families.append(family)
         return families
 

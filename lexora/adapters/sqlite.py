@@ -16,6 +16,7 @@ from lexora.core.record import COLUMNS, Record
 
 _COLUMNS = [*COLUMNS, "prompt"]  # in the record, it stands behind them
 _COUNT = len(_COLUMNS)
+_BOOLS = [place for place, name in enumerate(_COLUMNS) if get_type_hints(Record)[name] is bool]
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -148,9 +149,11 @@ class SqliteRecords:
             prompt = values[-1]
             if not (prompt and self.message_text and len(prompt) <= LONGEST_PROMPT):
                 values[-1] = None
-        # sqlite3 looks for an adapter for each None and bool, and words an error that it then drops, which takes longer
+        # sqlite3 looks for an adapter for each bool and None, and words an error that it then drops, which takes longer
         # than the insert. For SQLite, NaN is NULL.
-        values = [nan if v is None else 1 if v is True else 0 if v is False else v for v in values]
+        for place in _BOOLS:
+            values[place::_COUNT] = map(int, values[place::_COUNT])
+        values = [nan if value is None else value for value in values]
         try:
             self._insert(values)
         except OverflowError:  # an upstream has counted more than a column holds; no other record shall wait for it

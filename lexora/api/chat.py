@@ -251,9 +251,7 @@ def _facts(record: Record) -> list[tuple[bytes, bytes]]:
     if record.endpoint == "messages":
         facts.append((b"request-id", record.request_id.encode()))  # where Anthropic's clients look for it
     if record.origin is not None:
-        facts.append((b"x-lexora-origin", record.origin.encode()))
-        facts.append((b"x-lexora-deployment", _header_text(record.deployment)))
-        facts.append((b"x-lexora-model", _header_text(record.upstream_model)))
+        facts += _source(record.origin, record.deployment, record.upstream_model)
         if record.cost_usd is not None:
             facts.append((b"x-lexora-cost-usd", dollars(record.cost_usd)))
         if record.saved_usd is not None:
@@ -271,6 +269,14 @@ def _cost_comment(record: Record) -> bytes:
 
 
 @lru_cache(maxsize=1024)
+def _source(origin: str, deployment: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-lexora-origin", origin.encode()),
+        (b"x-lexora-deployment", _header_text(deployment)),
+        (b"x-lexora-model", _header_text(model)),
+    )
+
+
 def _header_text(text: str) -> bytes:
     return text.encode() if text.isascii() and text.isprintable() else quote(text, safe="/:").encode()
 

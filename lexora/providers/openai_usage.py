@@ -25,12 +25,13 @@ class OpenAIUsage(msgspec.Struct):
 
     def usage(self) -> Usage:
         """The tokens of an answer. xAI and Google's own door count thoughts in the total alone, and bill for them."""
+        prompt, completion, total = self.prompt_tokens or 0, self.completion_tokens or 0, self.total_tokens or 0
+        if not (0 <= prompt <= _MOST_TOKENS and 0 <= completion <= _MOST_TOKENS and 0 <= total <= _MOST_TOKENS):
+            prompt, completion, total = count(prompt), count(completion), count(total)
         cached, reasoning = self.prompt_tokens_details, self.completion_tokens_details
-        prompt, completion = count(self.prompt_tokens), count(self.completion_tokens)
-        thought = count(self.total_tokens) - prompt
         return Usage(
             prompt,
-            max(completion, thought),
+            max(completion, total - prompt),
             count(cached.cached_tokens) if cached else 0,
             count(reasoning.reasoning_tokens) if reasoning else 0,
             count(cached.cache_write_tokens) if cached else 0,

@@ -37,23 +37,25 @@ class Notes(Protocol):
 class BatchedLedger:
     """The port `Ledger`. A record is in every sink within FLUSH_SECONDS and what one batch takes to write.
 
-    `close` writes what is left, so an orderly end loses nothing; a killed process loses what is younger and not in the
-    journal. A sink that fails gets its records again with the next batch; in the end it has CLOSE_SECONDS to recover.
-    What is given up then, or because too much waits, stays in the journal for the next start, as far as it was
-    admitted.
+    `close` writes what is left, so an orderly end loses nothing. Of what is younger, a killed process has what the
+    journal says: that a request was forwarded and, unless it was free, what it came to. A sink that fails gets its
+    records again with the next batch; in the end it has CLOSE_SECONDS to recover. What is given up then, or because too
+    much waits, stays in the journal for the next start, as far as it was admitted.
     """
 
     def __init__(self, sinks: Sequence[RecordSink], journal: Notes | None = None) -> None:
         self._journal = journal
         self.admit: Callable[[Record], None] = journal.admit if journal is not None else _note_nothing
         self._waiting: deque[Record] = deque()
+        self._is_behind = False  # as the first sink fails
         self._backlogs: list[tuple[RecordSink, list[Record]]] = [(sink, []) for sink in sinks]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        if self._journal is not None:
+        # What a free request came to is worth no note for the quarter second until the table has it.
+        if self._journal is not None and (record.cost_usd or record.origin != "own" or self._is_behind):
             try:  # noqa: SIM105 - every request comes by here, and `suppress` is three calls
                 self._journal.finish(record)
             except OSError:  # the record is in memory still, and its admission in the journal
@@ -102,6 +104,7 @@ class BatchedLedger:
                 backlog.clear()
                 if was_failing:
                     log.info("the ledger writes to %s again", type(sink).__name__)
+        self._is_behind = bool(self._backlogs[0][1])
         return sum(len(backlog) for _, backlog in self._backlogs)
 
 

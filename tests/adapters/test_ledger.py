@@ -199,6 +199,29 @@ def test_a_record_is_in_the_journal_until_the_first_sink_has_it(sinks: tuple[Sin
     assert leftovers(path) == []
 
 
+def test_the_end_of_a_free_request_is_noted_only_while_the_first_sink_fails(
+    sinks: tuple[Sink, Sink], tmp_path: Path
+) -> None:
+    path, ids = tmp_path / "journal", RequestIds(1)
+    ledger = BatchedLedger(sinks, Journal(path))
+
+    def come_to_an_end(cost: float) -> str | None:
+        record = Record(ids.new(1), 1.0, "chat.completions", origin="own", cost_usd=cost)
+        ledger.admit(record)
+        ledger.add(record)
+        return next(left.error_code for left in leftovers(path) if left.request_id == record.request_id)
+
+    sinks[0].failing = True
+    assert [come_to_an_end(0.0), come_to_an_end(0.1)] == ["gateway_killed", None]
+    wait_for(lambda: sinks[0].attempts >= 2)
+    assert come_to_an_end(0.0) is None
+    sinks[0].failing = False
+    wait_for(lambda: len(sinks[0].written) == 3 and not ledger._is_behind)
+    assert come_to_an_end(0.0) == "gateway_killed"
+    ledger.close()
+    assert leftovers(path) == []
+
+
 def test_what_is_given_up_in_the_end_stays_in_the_journal(
     sinks: tuple[Sink, Sink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

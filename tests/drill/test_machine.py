@@ -147,7 +147,8 @@ def test_the_gateway_ends_or_is_killed_while_the_database_is_held(folder: Path) 
         with running_gateway(folder, config(upstream)) as gateway:
             records = check_records(gateway, requests_at(upstream))
             assert len(records) == len(answers)
-            assert all(record["outcome"] == "completed" for record in records)
+            # What a free request came to is not noted as long as nobody knows that the table is held.
+            assert {record["outcome"] for record in records if record["model"] == "paid"} == {"completed"}
             check_money(gateway, USERS)
 
 

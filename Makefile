@@ -15,11 +15,16 @@ ENV ?= dev
 AWS = $(VENV)/bin/python -m scripts.aws
 CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 
+# The gateway is measured on the distribution's Python, if it has one and nobody names another: it is built for speed, as
+# the container's is, and one that was compiled with defaults (pyenv's) is slower by a tenth.
+DISTRIBUTION = $(if $(filter file,$(origin PYTHON)),$(shell /usr/bin/python3 -c \
+	'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3))
+
 # nginx and its cache: docs/nginx.md. UPSTREAM, MISSES, LISTEN, MODEL and API_KEY reach it as environment variables.
 NGINX = docker compose --file deploy/nginx/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run reload test test-all lint format bench bench-lambda lock clean
+.PHONY: help run reload test test-all lint format bench measure bench-lambda lock clean
 .PHONY: cache-up cache-down cache-warm cache-check cache-clear
 .PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys answers
 
@@ -47,8 +52,11 @@ format: $(VENV)/dev ## put the code into its form
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-bench: $(VENV)/service ## measure against peers; installs them (nginx, wrk, vllm-router) first
-	@$(VENV)/bin/python -m bench.run $(ARGS)
+bench: ## measure against peers; installs them (nginx, wrk, vllm-router) first; PYTHON=python3 measures .venv
+	@$(MAKE) --no-print-directory $(if $(DISTRIBUTION),VENV=$(VENV)-bench-gateway PYTHON=$(DISTRIBUTION)) measure
+
+measure: $(VENV)/service
+	@$(VENV)/bin/python -m bench.run --gateway $(VENV)/bin/lexora $(ARGS)
 
 bench-lambda: $(VENV)/dev $(VENV)-bench-lambda/installed ## measure a cold start against bare imports and a peer, and the zip
 	@$(VENV)/bin/python -m bench.cold_start $(ARGS)
@@ -115,7 +123,7 @@ lock: ## pin every dependency again, with hashes
 		--package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund || exit; done
 
 clean: ## remove what was installed and built, but no data
-	rm -rf $(VENV) $(VENV)-bench $(VENV)-bench-lambda $(VENV)-lock bench/build *.egg-info node_modules tests/node/node_modules cdk.out
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-bench-gateway $(VENV)-bench-lambda $(VENV)-lock bench/build *.egg-info node_modules tests/node/node_modules cdk.out
 
 # The stamps say which lock file an environment was made from.
 $(VENV)/bin/pip:

@@ -61,7 +61,8 @@ def _run_all(names: list[str], settings: Settings, keep: bool) -> list[Outcome]:
     servers.install_peers()
     os.sched_setaffinity(0, {cores.load})
     outcomes = []
-    print(f"gateway and peers on core {cores.gateway}, load and upstream on core {cores.load}\n")
+    cores_of = f"gateway and peers on core {cores.gateway}, load and upstream on core {cores.load}"
+    print(f"{cores_of}; Python {about['python']}\n")
     folder = Path(tempfile.mkdtemp(prefix="lexora-bench-"))
     try:
         for name in names:

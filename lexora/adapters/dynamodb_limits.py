@@ -12,9 +12,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 from msgspec.structs import astuple
 
-from lexora.core.ports import Claim, Counts, NotSettled
+from lexora.core.ports import Amounts, Claim, NotSettled
 
-_NOTHING = Counts()
+_NOTHING = Amounts()
 _DAY_SECONDS = 86_400
 # After these, nothing has reached the table; after another error of the connection it may have.
 _NOTHING_SENT = (ClientError, EndpointConnectionError, ConnectTimeoutError)
@@ -30,7 +30,7 @@ class DynamoLimits:
         self._client = client
         self._table = table
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         """Adds every claim, or none of them; see the port. Raises OSError.
 
         If even giving back fails, too much is counted until the window ends, never too little.
@@ -38,7 +38,7 @@ class DynamoLimits:
         for claim in claims:  # no counter has room for these
             if claim.added_to(_NOTHING) is None:
                 return claim, [_NOTHING] * len(claims)
-        used: list[Counts] = []
+        used: list[Amounts] = []
         for claim in claims:
             try:
                 used.append(self._add(claim, _held(claim), within_limits=True))
@@ -46,22 +46,22 @@ class DynamoLimits:
                 self._give_back(claims[: len(used)])
                 if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                     raise OSError(f"table {self._table}: {error}") from None
-                before = _counts(error.response.get("Item", {}))
+                before = _amounts(error.response.get("Item", {}))
                 return claim, [before if other is claim else _NOTHING for other in claims]
             except BotoCoreError as error:
                 self._give_back(claims[: len(used)])
                 raise OSError(f"table {self._table}: {error}") from None
         return None, used
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
-        """Counts this in the place of what was reserved, in a call an item. Raises NotSettled.
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
+        """Counts these in the place of what was reserved, in a call an item. Raises NotSettled.
 
         Where an answer is lost, what would be taken off is not tried again: too much may be counted, never too little.
         """
-        left: list[tuple[Claim, Counts]] = []
+        left: list[tuple[Claim, Amounts]] = []
         problem: Exception | None = None
-        for claim, count in zip(claims, counts, strict=True):
-            change = _plus(count, _negative(_held(claim)))
+        for claim, amount in zip(claims, amounts, strict=True):
+            change = _plus(amount, _negative(_held(claim)))
             if change == _NOTHING:
                 continue
             try:
@@ -69,7 +69,7 @@ class DynamoLimits:
             except (BotoCoreError, ClientError) as error:
                 problem = error
                 if not isinstance(error, _NOTHING_SENT):
-                    change = Counts(*(max(0, each) for each in astuple(change)))
+                    change = Amounts(*(max(0, each) for each in astuple(change)))
                 if change != _NOTHING:
                     left.append((claim, _plus(_held(claim), change)))
         if problem is not None:
@@ -82,12 +82,12 @@ class DynamoLimits:
             except (BotoCoreError, ClientError):
                 continue
 
-    def _add(self, claim: Claim, change: Counts, *, within_limits: bool = False) -> Counts:
+    def _add(self, claim: Claim, change: Amounts, *, within_limits: bool = False) -> Amounts:
         """Changes the counters of a claim's item. Returns what they are then."""
         names = {"#expires_at": "expires_at"}
         values = {":expires_at": {"N": str(int(claim.ends_at) + _DAY_SECONDS)}}
         adds, conditions = [], []
-        for measure in Counts.__struct_fields__:
+        for measure in Amounts.__struct_fields__:
             amount = getattr(change, measure)
             most = getattr(claim, f"most_{measure}") if within_limits else None
             if not amount and most is None:
@@ -110,20 +110,20 @@ class DynamoLimits:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             **only_if,
         )
-        return _counts(answer["Attributes"])
+        return _amounts(answer["Attributes"])
 
 
-def _held(claim: Claim) -> Counts:
-    return Counts(claim.requests, claim.tokens, claim.nanodollars)
+def _held(claim: Claim) -> Amounts:
+    return Amounts(claim.requests, claim.tokens, claim.nanodollars)
 
 
-def _plus(one: Counts, other: Counts) -> Counts:
-    return Counts(*map(add, astuple(one), astuple(other)))
+def _plus(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(*map(add, astuple(one), astuple(other)))
 
 
-def _negative(counts: Counts) -> Counts:
-    return Counts(*map(neg, astuple(counts)))
+def _negative(amounts: Amounts) -> Amounts:
+    return Amounts(*map(neg, astuple(amounts)))
 
 
-def _counts(item: dict[str, Any]) -> Counts:
-    return Counts(*(int(item.get(measure, {"N": "0"})["N"]) for measure in Counts.__struct_fields__))
+def _amounts(item: dict[str, Any]) -> Amounts:
+    return Amounts(*(int(item.get(measure, {"N": "0"})["N"]) for measure in Amounts.__struct_fields__))

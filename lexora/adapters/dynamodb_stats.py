@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lexora.core.record import first_id
 from lexora.core.stats import Counts, Group
 
 _DAY_SECONDS = 86_400
@@ -56,7 +57,7 @@ class DynamoStats:
             "ExpressionAttributeNames": {"#day": "day", **placeholders},
             "ExpressionAttributeValues": {
                 ":day": {"S": time.strftime("%Y-%m-%d", time.gmtime(day * _DAY_SECONDS))},
-                ":first": {"S": f"{int(since * 1e3):012x}"},
+                ":first": {"S": first_id(since)},
                 ":since": {"N": repr(since)},
             },
         }

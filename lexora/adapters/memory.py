@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
-from lexora.core.ports import Claim, Counts
+from lexora.core.ports import Amounts, Claim
 
 # So many windows of a kind are kept, those that were opened last: requests that began in one may still settle, and a
 # clock that jumps and comes back must not make anybody's budget whole again.
 _MOST_MINUTES = 200
 _MOST_OTHERS = 40
 
-_NOTHING = Counts()
+_NOTHING = Amounts()
 
 
 class MemoryLimits:
@@ -19,15 +19,15 @@ class MemoryLimits:
     `known` says what is used of a window (its name, its end) that is new here. It may raise OSError.
     """
 
-    def __init__(self, known: Callable[[str, float], Mapping[str, Counts]] = lambda *_: {}) -> None:
+    def __init__(self, known: Callable[[str, float], Mapping[str, Amounts]] = lambda *_: {}) -> None:
         self._known = known
-        self._windows: dict[str, dict[str, Counts]] = {}
+        self._windows: dict[str, dict[str, Amounts]] = {}
         self._lock = Lock()
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         """Adds every claim, or none of them; see the port. Raises what `known` does."""
-        used: list[Counts] = []
-        places: list[dict[str, Counts]] = []
+        used: list[Amounts] = []
+        places: list[dict[str, Amounts]] = []
         with self._lock:
             for claim in claims:
                 subjects = self._windows.get(claim.window)
@@ -43,25 +43,25 @@ class MemoryLimits:
                 subjects[claim.subject] = after
         return None, used
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
-        """Counts this in the place of what was reserved; what is forgotten stays so."""
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
+        """Counts these in the place of what was reserved; what is forgotten stays so."""
         with self._lock:
-            for claim, count in zip(claims, counts):  # noqa: B905 - as above
+            for claim, amount in zip(claims, amounts):  # noqa: B905 - as above
                 subjects = self._windows.get(claim.window)
                 if subjects is not None:
                     used = subjects.get(claim.subject, _NOTHING)
-                    subjects[claim.subject] = Counts(
-                        used.requests + count.requests - claim.requests,
-                        used.tokens + count.tokens - claim.tokens,
-                        used.nanodollars + count.nanodollars - claim.nanodollars,
+                    subjects[claim.subject] = Amounts(
+                        used.requests + amount.requests - claim.requests,
+                        used.tokens + amount.tokens - claim.tokens,
+                        used.nanodollars + amount.nanodollars - claim.nanodollars,
                     )
 
-    def open(self, window: str, ends_at: float) -> dict[str, Counts]:
+    def open(self, window: str, ends_at: float) -> dict[str, Amounts]:
         """Begins to count in a window, from what is known of it."""
-        counts = dict(self._known(window, ends_at))
+        amounts = dict(self._known(window, ends_at))
         minute = window.startswith("minute:")
         same = [name for name in self._windows if name.startswith("minute:") == minute]
         if len(same) >= (_MOST_MINUTES if minute else _MOST_OTHERS):
             del self._windows[same[0]]
-        self._windows[window] = counts
-        return counts
+        self._windows[window] = amounts
+        return amounts

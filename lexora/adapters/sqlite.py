@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from lexora.core.limits import day_window, minute_window, month_window, nanodollars
-from lexora.core.ports import Counts
+from lexora.core.ports import Amounts
 from lexora.core.promotion import LONGEST_PROMPT
-from lexora.core.record import COLUMNS, Record
+from lexora.core.record import COLUMNS, Record, first_id
 
 _COLUMNS = [*COLUMNS, "prompt"]  # in the record, it stands behind them
 _COUNT = len(_COLUMNS)
@@ -34,10 +34,11 @@ _ROW = f"({', '.join('?' * len(_COLUMNS))})"
 _MANY = 100
 _INSERT_MANY = _INSERT + ", ".join([_ROW] * _MANY)
 
-# What has been forwarded in a window, by whoever asked. TOTAL adds as floats do and so never overflows.
+# What has been forwarded in a window, by whoever asked. A request's id begins with its time in milliseconds and is the
+# table's key: what is older is not even read. TOTAL adds as floats do and so never overflows.
 _SPENT = """
 SELECT user_id, key_id, count(*), total(tokens_in) + total(tokens_out), total(cost_usd) FROM requests
-WHERE created_at >= ? AND created_at < ? AND attempts > 0 GROUP BY user_id, key_id
+WHERE request_id >= ? AND created_at >= ? AND created_at < ? AND attempts > 0 GROUP BY user_id, key_id
 """
 
 # How long a write waits while another program holds the file. Answers are written by the event loop, and while records
@@ -67,7 +68,6 @@ def _add_columns(connection: sqlite3.Connection) -> None:
         if name not in known:
             kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
-    connection.execute("CREATE INDEX IF NOT EXISTS requests_created_at ON requests (created_at)")
 
 
 class SqliteAnswers:
@@ -122,7 +122,7 @@ class SqliteRecords:
             self._connection.close()
             raise OSError(f"{path}: {error}") from None
 
-    def spent(self, window: str, ends_at: float) -> dict[str, Counts]:
+    def spent(self, window: str, ends_at: float) -> dict[str, Amounts]:
         """What is used of a window, by user, by key and by all, for counters that begin anew. For any thread.
 
         Raises OSError.
@@ -130,14 +130,14 @@ class SqliteRecords:
         begins_at = _WINDOWS[window.partition(":")[0]](ends_at - 1).begins_at
         try:
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
-                rows = connection.execute(_SPENT, (begins_at, ends_at)).fetchall()
+                rows = connection.execute(_SPENT, (first_id(begins_at), begins_at, ends_at)).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from None
-        sums: defaultdict[str, Counts] = defaultdict(Counts)
+        sums: defaultdict[str, Amounts] = defaultdict(Amounts)
         for user, key, requests, tokens, usd in rows:
             for subject in ("all", f"user:{user or ''}", *([f"key:{key}"] if key is not None else [])):
                 used = sums[subject]
-                sums[subject] = Counts(
+                sums[subject] = Amounts(
                     used.requests + requests, used.tokens + int(tokens), used.nanodollars + nanodollars(usd)
                 )
         return sums

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from lexora.core.promotion import Asked
+from lexora.core.record import first_id
 
 _PATIENCE_SECONDS = 5.0
 # A request's id begins with its time in milliseconds and is the table's key: what is older is not even read.
@@ -26,7 +27,7 @@ def asked_prompts(path: Path, since: float) -> Iterator[Asked]:
         ) as connection:
             if not any(row[1] == "prompt" for row in connection.execute("PRAGMA table_info(requests)")):
                 raise OSError(f"{path}: an earlier version has written it, and kept no prompts; start this one once")
-            for row in connection.execute(_ASKED, (f"{max(0, int(since * 1e3)):012x}", since)):
+            for row in connection.execute(_ASKED, (first_id(since), since)):
                 yield Asked(*row)
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from None

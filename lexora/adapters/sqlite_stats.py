@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from lexora.core.record import first_id
 from lexora.core.stats import Counts, Group
 
 _PATIENCE_SECONDS = 5.0
@@ -55,6 +56,6 @@ class SqliteStats:
             with closing(
                 sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_SECONDS)
             ) as connection:
-                return connection.execute(question, (f"{max(0, int(since * 1e3)):012x}", since)).fetchall()
+                return connection.execute(question, (first_id(since), since)).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from None

@@ -13,7 +13,7 @@ from lexora.core.complaints import Complaints
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.estimates import Estimates, cost_bound, nanodollars
 from lexora.core.keys import NO_LIMITS, Caller, Limits
-from lexora.core.ports import Claim, Counts, LimitStore, NotSettled
+from lexora.core.ports import Amounts, Claim, LimitStore, NotSettled
 
 __all__ = ["Estimates", "Limiter", "Reservation", "Rules", "cost_bound", "nanodollars"]
 
@@ -24,7 +24,7 @@ _DAY = 86_400
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
-_NOTHING = Counts()
+_NOTHING = Amounts()
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -152,7 +152,7 @@ class Reservation:
         """Gives the money of a failed attempt back, less the nanodollars that it has cost all the same."""
         money, self._money = self._money, []
         if money and self._limiter is not None:
-            self._limiter.settle(money, [Counts(nanodollars=spent)] * len(money))
+            self._limiter.settle(money, [Amounts(nanodollars=spent)] * len(money))
 
     def release(self, requests: int = 0) -> None:
         """Gives everything back, the request itself included unless it counts: nothing was used."""
@@ -164,16 +164,16 @@ class Reservation:
         if limiter is None or not (self._claims or self._money):
             return
         claims = self._claims
-        counts = [Counts(requests, tokens)] * len(claims)
+        amounts = [Amounts(requests, tokens)] * len(claims)
         if self._money:
             claims = [*claims, *self._money]
             # A second payment that was not refunded shares its windows with the first; the truth counts once in each.
             seen: set[tuple[str, str]] = set()
             for claim in self._money:
                 place = (claim.subject, claim.window)
-                counts.append(Counts(nanodollars=0 if place in seen else amount))
+                amounts.append(Amounts(nanodollars=0 if place in seen else amount))
                 seen.add(place)
-        limiter.settle(claims, counts)
+        limiter.settle(claims, amounts)
 
 
 class Limiter:
@@ -193,7 +193,7 @@ class Limiter:
         self.now = now
         self._store = store
         self._complain = Complaints(complain, now)
-        self._unsettled: deque[tuple[Claim, Counts]] = deque(maxlen=_MOST_UNSETTLED)
+        self._unsettled: deque[tuple[Claim, Amounts]] = deque(maxlen=_MOST_UNSETTLED)
 
     def concerns(self, caller: Caller, user_id: str | None) -> bool:
         """Whether there is any limit for them."""
@@ -248,7 +248,7 @@ class Limiter:
                     )
         return claims
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         """As the store does; what it has failed to settle before comes first. Raises OSError."""
         try:
             if self._unsettled:
@@ -258,24 +258,24 @@ class Limiter:
             self._say(error)
             raise
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
         """As the store does; what it does not take now is tried again with later calls."""
         try:
-            self._store.settle(claims, counts)
+            self._store.settle(claims, amounts)
         except OSError as error:
-            self._keep(error, list(zip(claims, counts, strict=True)))
+            self._keep(error, list(zip(claims, amounts, strict=True)))
             self._say(error)
 
     def _settle_again(self) -> None:
         for _ in range(min(len(self._unsettled), _AT_A_TIME)):
-            claim, count = self._unsettled.popleft()
+            claim, amount = self._unsettled.popleft()
             try:
-                self._store.settle([claim], [count])
+                self._store.settle([claim], [amount])
             except OSError as error:
-                self._keep(error, [(claim, count)])
+                self._keep(error, [(claim, amount)])
                 raise
 
-    def _keep(self, error: OSError, left: Sequence[tuple[Claim, Counts]]) -> None:
+    def _keep(self, error: OSError, left: Sequence[tuple[Claim, Amounts]]) -> None:
         now = self.now()
         left = error.left if isinstance(error, NotSettled) else left
         # A minute that is over limits nobody any more.
@@ -298,17 +298,17 @@ def _seconds_left(claim: Claim, now: float) -> int:
     return left if left > 0 else 1
 
 
-def _headers(claims: Sequence[Claim], used: Sequence[Counts], now: float) -> tuple[_Header, ...]:
+def _headers(claims: Sequence[Claim], used: Sequence[Amounts], now: float) -> tuple[_Header, ...]:
     """Of each measure, what the nearest limit says."""
     most_requests = most_tokens = None
     left_requests = left_tokens = inf
-    for claim, count in zip(claims, used):  # noqa: B905 - of one length; `strict` costs
+    for claim, amount in zip(claims, used):  # noqa: B905 - of one length; `strict` costs
         most = claim.most_requests
-        if most is not None and most - count.requests < left_requests:
-            most_requests, left_requests = most, most - count.requests
+        if most is not None and most - amount.requests < left_requests:
+            most_requests, left_requests = most, most - amount.requests
         most = claim.most_tokens
-        if most is not None and most - count.tokens < left_tokens:
-            most_tokens, left_tokens = most, most - count.tokens
+        if most is not None and most - amount.tokens < left_tokens:
+            most_tokens, left_tokens = most, most - amount.tokens
     headers = _fixed_headers(most_requests, most_tokens, _seconds_left(claims[0], now))  # all are of one minute
     if most_requests is not None:
         headers += ((b"x-ratelimit-remaining-requests", b"%d" % left_requests),)
@@ -353,7 +353,7 @@ def _too_large(claim: Claim, prompt_tokens: int) -> LexoraError:
     )
 
 
-def _too_many(claim: Claim, used: Counts, prompt_tokens: int, now: float) -> LexoraError:
+def _too_many(claim: Claim, used: Amounts, prompt_tokens: int, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
     if claim.most_requests is not None and used.requests + claim.requests > claim.most_requests:
         measure, most, count, amount = "requests", claim.most_requests, used.requests, claim.requests
@@ -371,7 +371,7 @@ def _too_many(claim: Claim, used: Counts, prompt_tokens: int, now: float) -> Lex
     return RateLimited(message, headers=((b"retry-after", b"%d" % seconds), *fixed, remaining))
 
 
-def _out_of_money(claim: Claim, used: Counts, now: float) -> LexoraError:
+def _out_of_money(claim: Claim, used: Amounts, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
     period = claim.window.partition(":")[0]
     return BudgetExceeded(

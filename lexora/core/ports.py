@@ -193,7 +193,7 @@ class KeyStore(Protocol):
         ...
 
 
-class Counts(msgspec.Struct, frozen=True, gc=False):
+class Amounts(msgspec.Struct, frozen=True, gc=False):
     """So much is used, or reserved."""
 
     requests: int = 0
@@ -218,7 +218,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     nanodollars: int = 0
     most_nanodollars: int | None = None
 
-    def added_to(self, used: Counts) -> Counts | None:
+    def added_to(self, used: Amounts) -> Amounts | None:
         """What is used together with it, None if that is more than may be."""
         requests = used.requests + self.requests
         tokens = used.tokens + self.tokens
@@ -229,13 +229,13 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
             or (self.most_nanodollars is not None and nanodollars > self.most_nanodollars)
         ):
             return None
-        return Counts(requests, tokens, nanodollars)
+        return Amounts(requests, tokens, nanodollars)
 
 
 class NotSettled(OSError):
     """`left` are the claims that a store could not settle, with their amounts, and that may be tried again."""
 
-    def __init__(self, message: str, left: Sequence[tuple[Claim, Counts]]) -> None:
+    def __init__(self, message: str, left: Sequence[tuple[Claim, Amounts]]) -> None:
         super().__init__(message)
         self.left = left
 
@@ -243,7 +243,7 @@ class NotSettled(OSError):
 class LimitStore(Protocol):
     """Counts what is used; no two reservations together pass a limit. Its methods may block as a look-up does."""
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         """Adds every claim, or none of them. No two are for the same subject and window.
 
         Returns the first claim that does not fit, or None, and what is used of each claim's window (after a refusal at
@@ -251,9 +251,10 @@ class LimitStore(Protocol):
         """
         ...
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
-        """Counts this in the place of what the claims reserved, whatever the limits. Raises OSError, NotSettled if some
-        of them are counted.
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
+        """Counts these in the place of what the claims reserved, whatever the limits.
+
+        Raises OSError, NotSettled if some of them are counted.
         """
         ...
 

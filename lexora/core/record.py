@@ -72,6 +72,11 @@ def _digits(process: int) -> str:
     return f"{process & (1 << 48) - 1:012x}"
 
 
+def first_id(since: float) -> str:
+    """Ids of requests since then, in seconds since the epoch, do not sort before it."""
+    return f"{max(0, int(since * 1e3)):012x}"
+
+
 class RequestIds:
     """Makes request ids: 32 hex digits that sort by time and are unique across processes.
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from lexora.adapters.secrets_manager import SecretsManager
     from lexora.core.chat import ChatRequest
     from lexora.core.model_map import Deployment
-    from lexora.core.ports import ChunkStream, Claim, Completion, Counts, KeyStore, ResponseStore, SoFar, Upstream
+    from lexora.core.ports import Amounts, ChunkStream, Claim, Completion, KeyStore, ResponseStore, SoFar, Upstream
     from lexora.core.record import Record
     from lexora.providers.sigv4 import Identity
 
@@ -132,13 +132,13 @@ class _Aws:
         once = _CLIENTS.merge(Config(retries={"total_max_attempts": 1}))
         return DynamoLimits(self.client("dynamodb", once), self._variables.limits_table)
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         """As a LimitStore."""
         return self._limits.reserve(claims)
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
         """As a LimitStore."""
-        self._limits.settle(claims, counts)
+        self._limits.settle(claims, amounts)
 
     @cached_property
     def model_map(self) -> S3Object:

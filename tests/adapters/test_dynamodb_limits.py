@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from lexora.adapters.dynamodb_limits import DynamoLimits
 from lexora.core.limits import NotSettled
-from lexora.core.ports import Claim, Counts
+from lexora.core.ports import Amounts, Claim
 from tests.support.emulator import Emulator
 
 CLAIM = Claim("user:a", "minute:1", 60.0, 1, 10, most_tokens=100)
@@ -35,8 +35,8 @@ def test_a_table_that_does_not_answer_is_an_oserror_and_what_is_left_can_be_sett
     with pytest.raises(OSError, match="table limits"):
         store.reserve([CLAIM])
     with pytest.raises(NotSettled) as caught:
-        store.settle([CLAIM], [Counts(1, 3)])
-    assert caught.value.left == [(CLAIM, Counts(1, 3))]
+        store.settle([CLAIM], [Amounts(1, 3)])
+    assert caught.value.left == [(CLAIM, Amounts(1, 3))]
 
 
 def test_what_was_added_is_given_back_when_the_table_fails_midway(emulator: Emulator) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from lexora.adapters.memory import MemoryLimits
 from lexora.core.limits import day_window, minute_window
-from lexora.core.ports import Claim, Counts
+from lexora.core.ports import Amounts, Claim
 
 NOON = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
 
@@ -39,9 +39,9 @@ def test_old_windows_are_forgotten() -> None:
 def test_a_new_window_begins_with_what_is_known_of_it() -> None:
     asked = []
 
-    def known(window: str, ends_at: float) -> dict[str, Counts]:
+    def known(window: str, ends_at: float) -> dict[str, Amounts]:
         asked.append((window, ends_at))
-        return {"user:a": Counts(nanodollars=70)}
+        return {"user:a": Amounts(nanodollars=70)}
 
     limits = MemoryLimits(known)
     limits.reserve([claim(NOON, amount=5)])
@@ -52,10 +52,10 @@ def test_a_new_window_begins_with_what_is_known_of_it() -> None:
 def test_where_that_cannot_be_told_nothing_is_reserved() -> None:
     failing = True
 
-    def known(window: str, ends_at: float) -> dict[str, Counts]:
+    def known(window: str, ends_at: float) -> dict[str, Amounts]:
         if failing:
             raise OSError("away")
-        return {"user:a": Counts(nanodollars=70)}
+        return {"user:a": Amounts(nanodollars=70)}
 
     limits = MemoryLimits(known)
     with pytest.raises(OSError, match="away"):

@@ -11,7 +11,7 @@ import pytest
 
 from lexora.adapters.sqlite import SqliteAnswers, SqliteRecords
 from lexora.core.limits import day_window, minute_window, month_window
-from lexora.core.ports import Counts
+from lexora.core.ports import Amounts
 from lexora.core.record import COLUMNS, Record, RequestIds
 
 TEXTS = ("latest_user_message", "context_tail")
@@ -153,14 +153,15 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     used = {"attempts": 1, "tokens_in": 3, "tokens_out": 4, "cost_usd": 0.5, "user_id": "a"}
     sent = records(used, {**used, "key_id": "k"}, used, used, used, {**used, "user_id": None, "cost_usd": None})
     times = (now, now - 9, now - 60, now - 86_400, now - 86_400 * 40, now)
+    ids = RequestIds(1)
     for record, created_at in zip(sent, times, strict=True):
-        record.created_at = created_at
+        record.request_id, record.created_at = ids.new(created_at), created_at
     prepared = Record("0" * 32, now, "chat.completions", user_id="a", tokens_in=9, cost_usd=0.0)
     with closing(SqliteRecords(path)) as sink:
         sink.write([*sent, prepared])
         minute, day, month = minute_window(now), day_window(now), month_window(now)
         of_minute, of_day, of_month = (sink.spent(each.name, each.ends_at) for each in (minute, day, month))
-    assert of_minute["user:a"] == Counts(2, 14, 1_000_000_000)
+    assert of_minute["user:a"] == Amounts(2, 14, 1_000_000_000)
     assert of_minute["key:k"].requests == 1
     assert of_minute["user:"].tokens == 7
     assert of_day["user:a"].nanodollars == 1_500_000_000

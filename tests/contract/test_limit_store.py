@@ -9,7 +9,7 @@ import pytest
 
 from lexora.adapters.dynamodb_limits import DynamoLimits
 from lexora.adapters.memory import MemoryLimits
-from lexora.core.ports import Claim, Counts, LimitStore
+from lexora.core.ports import Amounts, Claim, LimitStore
 from tests.support.emulator import Emulator
 
 ENDS_AT = time.time() + 3600
@@ -36,19 +36,19 @@ def claim(tokens: int, most: int | None, *, subject: str = "user:a", window: str
     return Claim(subject, window, ENDS_AT, tokens=tokens, most_tokens=most, **others)
 
 
-def used(store: LimitStore, subject: str = "user:a", window: str = "minute:1") -> Counts:
+def used(store: LimitStore, subject: str = "user:a", window: str = "minute:1") -> Amounts:
     return store.reserve([Claim(subject, window, ENDS_AT)])[1][0]
 
 
 def test_what_fits_is_counted(store: LimitStore) -> None:
     first, second = (claim(tokens, 100, requests=1, most_requests=2, nanodollars=7) for tokens in (60, 40))
-    assert store.reserve([first]) == (None, [Counts(1, 60, 7)])
-    assert store.reserve([second]) == (None, [Counts(2, 100, 14)])
+    assert store.reserve([first]) == (None, [Amounts(1, 60, 7)])
+    assert store.reserve([second]) == (None, [Amounts(2, 100, 14)])
 
 
 @pytest.mark.parametrize("measure", ["requests", "tokens", "nanodollars"])
 def test_what_does_not_fit_is_named_with_what_is_used(store: LimitStore, measure: str) -> None:
-    before = Counts(60, 60, 60)
+    before = Amounts(60, 60, 60)
     store.reserve([Claim("user:a", "minute:1", ENDS_AT, 60, 60, nanodollars=60)])
     refused = Claim("user:a", "minute:1", ENDS_AT, 1, 1, nanodollars=1, **{f"most_{measure}": 60})
     assert store.reserve([refused]) == (refused, [before])
@@ -59,20 +59,20 @@ def test_what_does_not_fit_is_named_with_what_is_used(store: LimitStore, measure
 def test_what_no_window_has_room_for_is_refused(store: LimitStore, limit: int) -> None:
     refused = claim(limit + 1, limit)
     assert store.reserve([refused])[0] == refused
-    assert used(store) == Counts()
+    assert used(store) == Amounts()
 
 
 @pytest.mark.parametrize("other", [{"subject": "key:k"}, {"window": "day:2026-11-24"}])
 def test_all_is_reserved_or_nothing(store: LimitStore, other: dict[str, str]) -> None:
     store.reserve([claim(5, None, **other)])
     refused = claim(6, 10, **other)
-    assert store.reserve([claim(60, 100), refused]) == (refused, [Counts(), Counts(tokens=5)])
-    assert (used(store), used(store, **other)) == (Counts(), Counts(tokens=5))
+    assert store.reserve([claim(60, 100), refused]) == (refused, [Amounts(), Amounts(tokens=5)])
+    assert (used(store), used(store, **other)) == (Amounts(), Amounts(tokens=5))
 
 
 def test_subjects_and_windows_are_apart(store: LimitStore) -> None:
     for place in ({"subject": "user:b"}, {"window": "minute:2"}, {}):
-        assert store.reserve([claim(100, 100, **place)]) == (None, [Counts(tokens=100)])
+        assert store.reserve([claim(100, 100, **place)]) == (None, [Amounts(tokens=100)])
 
 
 @pytest.mark.parametrize("tokens", [0, 30, 60, 500])
@@ -83,9 +83,9 @@ def test_the_truth_takes_the_place_of_the_reservation_whatever_the_limit(store: 
     ]
     store.reserve([claim(5, None)])
     store.reserve(claims)
-    store.settle(claims, [Counts(1, tokens), Counts(nanodollars=30)])
-    assert used(store) == Counts(1, 5 + tokens)
-    assert used(store, "all", "day:x") == Counts(nanodollars=30)
+    store.settle(claims, [Amounts(1, tokens), Amounts(nanodollars=30)])
+    assert used(store) == Amounts(1, 5 + tokens)
+    assert used(store, "all", "day:x") == Amounts(nanodollars=30)
 
 
 LAST_TOKENS = [claim(30, 1000, requests=1), Claim("key:k", "minute:1", ENDS_AT, 1, most_requests=1000)]
@@ -103,4 +103,4 @@ def test_two_hundred_at_once_overspend_by_nothing(store: LimitStore, wanted: lis
     assert answers.count(None) == fit
     for each in wanted:
         count = used(store, each.subject, each.window)
-        assert count == Counts(fit * each.requests, fit * each.tokens, fit * each.nanodollars)
+        assert count == Amounts(fit * each.requests, fit * each.tokens, fit * each.nanodollars)

@@ -10,7 +10,7 @@ from lexora.adapters.memory import MemoryLimits
 from lexora.core.errors import BudgetExceeded, LexoraError, LimitsUnavailable, RateLimited
 from lexora.core.keys import ANYBODY, Caller, Limits
 from lexora.core.limits import Limiter, Rules, day_window, minute_window, month_window
-from lexora.core.ports import Claim, Counts
+from lexora.core.ports import Amounts, Claim
 
 NOON = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
 TIGHT = Limits(requests_per_minute=3, tokens_per_minute=1000)
@@ -21,15 +21,15 @@ class Store(MemoryLimits):
 
     failing = False
 
-    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Counts]]:
+    def reserve(self, claims: Sequence[Claim]) -> tuple[Claim | None, list[Amounts]]:
         if self.failing:
             raise OSError("the store is down")
         return super().reserve(claims)
 
-    def settle(self, claims: Sequence[Claim], counts: Sequence[Counts]) -> None:
+    def settle(self, claims: Sequence[Claim], amounts: Sequence[Amounts]) -> None:
         if self.failing:
             raise OSError("the store is down")
-        super().settle(claims, counts)
+        super().settle(claims, amounts)
 
 
 class Desk:
@@ -46,8 +46,8 @@ class Desk:
 
     def used(self, subject: str, measure: str) -> int:
         window = day_window(self.now) if measure == "nanodollars" else minute_window(self.now)
-        count = self.store.reserve([Claim(subject, window.name, window.ends_at)])[1][0]
-        return int(getattr(count, measure))
+        amount = self.store.reserve([Claim(subject, window.name, window.ends_at)])[1][0]
+        return int(getattr(amount, measure))
 
 
 def refused(error: pytest.ExceptionInfo[LexoraError]) -> dict[str, str]:

@@ -156,7 +156,7 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     ids = RequestIds(1)
     for record, created_at in zip(sent, times, strict=True):
         record.request_id, record.created_at = ids.new(created_at), created_at
-    prepared = Record("0" * 32, now, "chat.completions", user_id="a", tokens_in=9, cost_usd=0.0)
+    prepared = Record(ids.new(now), now, "chat.completions", user_id="a", tokens_in=9, cost_usd=0.0)
     with closing(SqliteRecords(path)) as sink:
         sink.write([*sent, prepared])
         minute, day, month = minute_window(now), day_window(now), month_window(now)

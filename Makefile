@@ -19,12 +19,13 @@ CDK = $(AWS) $@ --environment='$(ENV)' --arguments='$(ARGS)'
 # the container's is, and one that was compiled with defaults (pyenv's) is slower by a tenth.
 DISTRIBUTION = $(if $(filter file,$(origin PYTHON)),$(shell /usr/bin/python3 -c \
 	'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3))
+MEASURED = $(VENV)$(if $(DISTRIBUTION),-bench-gateway)
 
 # nginx and its cache: docs/nginx.md. UPSTREAM, MISSES, LISTEN, MODEL and API_KEY reach it as environment variables.
 NGINX = docker compose --file deploy/nginx/compose.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help run reload test test-all lint format bench measure bench-lambda lock clean
+.PHONY: help run reload test test-all lint format bench bench-lambda lock clean
 .PHONY: cache-up cache-down cache-warm cache-check cache-clear
 .PHONY: synth diff bootstrap deploy destroy urls logs config-push config-pull secrets-set keys answers
 
@@ -53,10 +54,8 @@ format: $(VENV)/dev ## put the code into its form
 	$(VENV)/bin/ruff format
 
 bench: ## measure against peers; installs them (nginx, wrk, vllm-router) first; PYTHON=python3 measures .venv
-	@$(MAKE) --no-print-directory $(if $(DISTRIBUTION),VENV=$(VENV)-bench-gateway PYTHON=$(DISTRIBUTION)) measure
-
-measure: $(VENV)/service
-	@$(VENV)/bin/python -m bench.run --gateway $(VENV)/bin/lexora $(ARGS)
+	@$(MAKE) --no-print-directory VENV=$(MEASURED) PYTHON=$(or $(DISTRIBUTION),$(PYTHON)) $(MEASURED)/service
+	@$(MEASURED)/bin/python -m bench.run --gateway $(MEASURED)/bin/lexora $(ARGS)
 
 bench-lambda: $(VENV)/dev $(VENV)-bench-lambda/installed ## measure a cold start against bare imports and a peer, and the zip
 	@$(VENV)/bin/python -m bench.cold_start $(ARGS)

@@ -54,7 +54,7 @@ format: $(VENV)/dev ## put the code into its form
 	$(VENV)/bin/ruff format
 
 bench: ## measure against peers; installs them (nginx, wrk, vllm-router) first; PYTHON=python3 measures .venv
-	@$(MAKE) --no-print-directory VENV=$(MEASURED) PYTHON=$(or $(DISTRIBUTION),$(PYTHON)) $(MEASURED)/service
+	@$(MAKE) -s --no-print-directory VENV=$(MEASURED) PYTHON=$(or $(DISTRIBUTION),$(PYTHON)) $(MEASURED)/service
 	@$(MEASURED)/bin/python -m bench.run --gateway $(MEASURED)/bin/lexora $(ARGS)
 
 bench-lambda: $(VENV)/dev $(VENV)-bench-lambda/installed ## measure a cold start against bare imports and a peer, and the zip

@@ -205,7 +205,6 @@ class _Connection(asyncio.Protocol):
         if self._response is None:
             self.abort()  # bytes that nobody asked for: the connection cannot be trusted
             return
-        self._used = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -231,11 +230,16 @@ class _Connection(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        self._used = False
+        self._head.clear()
+        if self._response is None:
+            self.abort()  # a second answer to one request: whose it is cannot be told
+
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         response = self._response
         if response is None:
-            self.abort()  # a second answer to one request: whose it is cannot be told
             return
         if status >= 200:  # else it is an interim response (100, 103), and the real one follows
             response.status = status
@@ -247,7 +251,6 @@ class _Connection(asyncio.Protocol):
             self._response.feed(body)
 
     def on_message_complete(self) -> None:
-        self._head.clear()  # of the next message, as there may be some from behind the body
         response = self._response
         if response is None or not response.status:
             return

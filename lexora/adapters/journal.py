@@ -1,7 +1,7 @@
 """The journal: what is being forwarded, on disk before it is sent, so that a killed process leaves no request out.
 
 Lines of JSON: first an object with the names of columns, then for each request an array of what it was admitted with,
-and another of what has become of it.
+and another of what has become of it, if that was worth a note (see `ledger`).
 """
 
 import contextlib
@@ -146,7 +146,7 @@ def leftovers(path: Path) -> list[Record]:
             record.outcome = "failed"
             record.status = 500
             record.error_code = "gateway_killed"
-            record.error_message = "The gateway was killed while it forwarded the request."
+            record.error_message = "The gateway was killed before it had noted what became of the request."
             record.usage_estimated = True
             record.attempts = max(record.attempts, 1)
         records.append(record)

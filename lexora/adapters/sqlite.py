@@ -16,7 +16,8 @@ from lexora.core.record import COLUMNS, Record, first_id
 
 _COLUMNS = [*COLUMNS, "prompt"]  # in the record, it stands behind them
 _COUNT = len(_COLUMNS)
-_BOOLS = [place for place, name in enumerate(_COLUMNS) if get_type_hints(Record)[name] is bool]
+_KINDS = get_type_hints(Record)
+_BOOLS = [place for place, name in enumerate(_COLUMNS) if _KINDS[name] is bool]
 _TYPES = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL"}
 
 _SCHEMA = """
@@ -63,11 +64,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _add_columns(connection: sqlite3.Connection) -> None:
     """Gives `requests` the columns that it does not have yet: all of them at first, new ones later."""
     known = {row[1] for row in connection.execute("PRAGMA table_info(requests)")}
-    kinds = get_type_hints(Record)
     for name in _COLUMNS:
         if name not in known:
-            kind = next((sql for python, sql in _TYPES.items() if kinds[name] in (python, python | None)), "TEXT")
+            kind = next((sql for python, sql in _TYPES.items() if _KINDS[name] in (python, python | None)), "TEXT")
             connection.execute(f"ALTER TABLE requests ADD COLUMN {name} {kind}")
+    connection.execute("DROP INDEX IF EXISTS requests_created_at")  # the key is one by time
 
 
 class SqliteAnswers:

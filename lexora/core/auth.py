@@ -78,10 +78,10 @@ class Auth:
         if token[:7].lower() == "bearer ":
             token = token[7:].strip()
         if token.startswith(PREFIX):
-            caller, since, until = self._by_key(token)
             now = self._now()
             if not 0 <= now - self._seen_since < FRESH_SECONDS:
                 self._seen, self._seen_since = {}, now
+            caller, since, until = self._by_key(token)
             # One key can be sent in many ways.
             if len(self._seen) < _MOST_CACHED and len(authorization) <= _MOST_HEADER:
                 self._seen[authorization] = since, until, caller

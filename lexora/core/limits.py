@@ -24,7 +24,6 @@ _DAY = 86_400
 _MOST_UNSETTLED = 10_000
 _AT_A_TIME = 10
 _NO_RETRY = (b"x-should-retry", b"false")
-_NOTHING = Amounts()
 _DOWN = "The gateway cannot count what is used at the moment. Try again soon."
 
 
@@ -108,14 +107,23 @@ class Reservation:
 
     __slots__ = ("_caller", "_claims", "_limiter", "_money", "_user_id", "headers", "uncounted")
 
-    def __init__(self, limiter: "Limiter", caller: Caller, user_id: str | None, claims: Sequence[Claim]) -> None:
+    def __init__(
+        self,
+        limiter: "Limiter",
+        caller: Caller,
+        user_id: str | None,
+        claims: Sequence[Claim] = (),
+        headers: tuple[_Header, ...] = (),
+        *,
+        uncounted: bool = False,
+    ) -> None:
         self._limiter: Limiter | None = limiter
         self._caller = caller
         self._user_id = user_id
         self._claims = claims
         self._money: list[Claim] = []
-        self.headers: tuple[_Header, ...] = ()
-        self.uncounted = False
+        self.headers = headers
+        self.uncounted = uncounted
 
     def pay(self, amount: int | None) -> None:
         """Reserves the most that a paid call may cost, in nanodollars; None if its price is not known.
@@ -164,7 +172,7 @@ class Reservation:
         if limiter is None or not (self._claims or self._money):
             return
         claims = self._claims
-        amounts = [Amounts(requests, tokens)] * len(claims)
+        amounts = [Amounts(requests, tokens if claim.most_tokens is not None else 0) for claim in claims]
         if self._money:
             claims = [*claims, *self._money]
             # A second payment that was not refunded shares its windows with the first; the truth counts once in each.
@@ -213,24 +221,19 @@ class Limiter:
             _add_claim(claims, "user:" + (user_id or ""), limits, tokens, now)
         if caller.limits is not NO_LIMITS and caller.key_id is not None:
             _add_claim(claims, "key:" + caller.key_id, caller.limits, tokens, now)
-        reservation = Reservation(self, caller, user_id, claims)
         if not claims:
-            return reservation
+            return Reservation(self, caller, user_id)
         try:
             refused, used = self.reserve(claims)
         except OSError:
+            _refuse_what_never_passes(claims, prompt_tokens)
             if not rules.own_open:
                 raise LimitsUnavailable(_DOWN) from None
-            reservation._claims = ()  # noqa: SLF001 - its maker
-            reservation.uncounted = True
-            return reservation
+            return Reservation(self, caller, user_id, uncounted=True)
         if refused is not None:
-            too_large = next((claim for claim in claims if claim.added_to(_NOTHING) is None), None)
-            if too_large is not None:
-                raise _too_large(too_large, prompt_tokens)
+            _refuse_what_never_passes(claims, prompt_tokens)
             raise _too_many(refused, used[claims.index(refused)], prompt_tokens, now)
-        reservation.headers = _headers(claims, used, now)
-        return reservation
+        return Reservation(self, caller, user_id, claims, _headers(claims, used, now))
 
     def money_claims(self, caller: Caller, user_id: str | None, amount: int) -> list[Claim]:
         """The claims of a payment: in every window in which the user, the key or all together have a limit."""
@@ -290,7 +293,8 @@ def _add_claim(claims: list[Claim], subject: str, limits: Limits, tokens: int, n
     most_requests, most_tokens = limits.requests_per_minute, limits.tokens_per_minute
     if most_requests is not None or most_tokens is not None:
         name, _, ends_at = minute_window(now)
-        claims.append(Claim(subject, name, ends_at, 1, tokens, most_requests, most_tokens))
+        counted = tokens if most_tokens is not None else 0  # or settling them would be a call to no end
+        claims.append(Claim(subject, name, ends_at, 1, counted, most_requests, most_tokens))
 
 
 def _seconds_left(claim: Claim, now: float) -> int:
@@ -338,28 +342,32 @@ def _whose(claim: Claim) -> str:
     return f"user '{name}'" if name else "users without a name"
 
 
-def _too_large(claim: Claim, prompt_tokens: int) -> LexoraError:
-    """A claim that is larger than its whole limit can never pass."""
-    most = claim.most_tokens
-    if most is None or claim.tokens <= most:
-        return RateLimited(f"No requests are allowed for {_whose(claim)}.", headers=(_NO_RETRY,))
-    smaller = "shorter messages are needed"
-    if prompt_tokens < most:
-        smaller = f"with a 'max_tokens' of at most {most - prompt_tokens} it may pass"
-    return RateLimited(
-        f"The request may use {claim.tokens} tokens, and {most} a minute are all that is allowed for "
-        f"{_whose(claim)}: {smaller}.",
-        headers=(_NO_RETRY,),
-    )
+def _refuse_what_never_passes(claims: Sequence[Claim], prompt_tokens: int) -> None:
+    """Raises RateLimited for a claim that is larger than its whole limit."""
+    for claim in claims:
+        if claim.most_requests is not None and claim.requests > claim.most_requests:
+            raise RateLimited(f"No requests are allowed for {_whose(claim)}.", headers=(_NO_RETRY,))
+        most = claim.most_tokens
+        if most is not None and claim.tokens > most:
+            smaller = "shorter messages are needed"
+            if prompt_tokens < most:
+                smaller = f"with a 'max_tokens' of at most {most - prompt_tokens} it may pass"
+            raise RateLimited(
+                f"The request may use {claim.tokens} tokens, and {most} a minute are all that is allowed for "
+                f"{_whose(claim)}: {smaller}.",
+                headers=(_NO_RETRY,),
+            )
 
 
 def _too_many(claim: Claim, used: Amounts, prompt_tokens: int, now: float) -> LexoraError:
     seconds = _seconds_left(claim, now)
-    if claim.most_requests is not None and used.requests + claim.requests > claim.most_requests:
-        measure, most, count, amount = "requests", claim.most_requests, used.requests, claim.requests
+    if claim.most_tokens is None or (
+        claim.most_requests is not None and used.requests + claim.requests > claim.most_requests
+    ):
+        measure, most, count, amount = "requests", claim.most_requests or 0, used.requests, claim.requests
         fixed = _fixed_headers(most, None, seconds)
     else:
-        measure, most, count, amount = "tokens", claim.most_tokens or 0, used.tokens, claim.tokens
+        measure, most, count, amount = "tokens", claim.most_tokens, used.tokens, claim.tokens
         fixed = _fixed_headers(None, most, seconds)
     message = (
         f"The limit of {most} {measure} a minute for {_whose(claim)} is reached: {count} are used or reserved, "

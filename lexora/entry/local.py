@@ -209,9 +209,7 @@ class _Local:
         settings = self._settings
         self._configure_log(settings.logging)
         if self._recovered:
-            log.warning(
-                "%d requests were cut off when the gateway was killed; their records are written", self._recovered
-            )
+            log.warning("the gateway was killed; records of %d requests are written from its journal", self._recovered)
         try:
             setup = await self._setup(settings)
         except OSError as error:

@@ -39,6 +39,10 @@ def test_a_table_that_does_not_answer_is_an_oserror_and_what_is_left_can_be_sett
     assert caught.value.left == [(CLAIM, Amounts(1, 3))]
 
 
+def test_settling_what_was_reserved_is_no_call(unreachable: Callable[[str], Any]) -> None:
+    DynamoLimits(unreachable("dynamodb"), "limits").settle([CLAIM], [Amounts(1, 10)])
+
+
 def test_what_was_added_is_given_back_when_the_table_fails_midway(emulator: Emulator) -> None:
     table = emulator.table(pk="S", sk="S")
     store = DynamoLimits(emulator.client("dynamodb"), table)

@@ -267,6 +267,8 @@ def test_a_connection_is_not_used_after_a_freeze(monkeypatch: pytest.MonkeyPatch
 UNASKED = {
     "a timeout": [b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"],
     "junk": [b"junk"],
+    "a status line": [b"HTTP/1.1 200 OK\r\n"],
+    "half a head": [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-mo"],
     "half an answer": [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwr"],
 }
 

@@ -199,27 +199,57 @@ def test_a_record_is_in_the_journal_until_the_first_sink_has_it(sinks: tuple[Sin
     assert leftovers(path) == []
 
 
-def test_the_end_of_a_free_request_is_noted_only_while_the_first_sink_fails(
-    sinks: tuple[Sink, Sink], tmp_path: Path
+class Free:
+    """Free requests that end at once, and what the journal has of them then: None if what they came to."""
+
+    def __init__(self, ledger: BatchedLedger, path: Path) -> None:
+        self.ledger, self.path, self.ids = ledger, path, RequestIds(1)
+
+    def end(self, cost: float = 0.0) -> str | None:
+        record = Record(self.ids.new(1), time.time(), "chat.completions", origin="own", cost_usd=cost)
+        self.ledger.admit(record)
+        self.ledger.add(record)
+        return next(left.error_code for left in leftovers(self.path) if left.request_id == record.request_id)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_a_free_request_came_to_is_noted_only_while_the_first_sink_is_not_well(
+    sinks: tuple[Sink, Sink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
-    path, ids = tmp_path / "journal", RequestIds(1)
-    ledger = BatchedLedger(sinks, Journal(path))
-
-    def come_to_an_end(cost: float) -> str | None:
-        record = Record(ids.new(1), 1.0, "chat.completions", origin="own", cost_usd=cost)
-        ledger.admit(record)
-        ledger.add(record)
-        return next(left.error_code for left in leftovers(path) if left.request_id == record.request_id)
-
-    sinks[0].failing = True
-    assert [come_to_an_end(0.0), come_to_an_end(0.1)] == ["gateway_killed", None]
-    wait_for(lambda: sinks[0].attempts >= 2)
-    assert come_to_an_end(0.0) is None
+    monkeypatch.setattr(module, "JUST_SECONDS", 0.6)
+    ledger = BatchedLedger(sinks, Journal(tmp_path / "journal"))
+    free = Free(ledger, tmp_path / "journal")
+    assert [free.end(), free.end(0.1)] == ["gateway_killed", None]
+    wait_for(lambda: len(sinks[0].written) == 2)
+    sinks[0].failing = not hangs
+    if hangs:  # the other one, so that the first is not asked
+        sinks[1].open.clear()
+    wait_for(lambda: free.end() is None)
     sinks[0].failing = False
-    wait_for(lambda: len(sinks[0].written) == 3 and not ledger._is_behind)
-    assert come_to_an_end(0.0) == "gateway_killed"
+    sinks[1].open.set()
+    wait_for(lambda: free.end() == "gateway_killed")
     ledger.close()
-    assert leftovers(path) == []
+    assert leftovers(tmp_path / "journal") == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_an_end_that_gives_up_knows_what_free_requests_came_to(
+    sinks: tuple[Sink, Sink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.2)
+    path = tmp_path / "journal"
+    ledger = BatchedLedger(sinks, Journal(path))
+    free = Free(ledger, path)
+    if hangs:
+        sinks[1].open.clear()
+        free.end()
+        wait_for(lambda: sinks[1].attempts == 1)
+    else:
+        sinks[0].failing = True
+    free.end()
+    ledger.close()
+    assert [left.outcome for left in leftovers(path)][-1] == "completed"
+    sinks[1].open.set()
 
 
 def test_what_is_given_up_in_the_end_stays_in_the_journal(

@@ -242,6 +242,8 @@ def test_a_clock_that_is_set_back_keeps_no_revoked_key(keys: Door, clock: Clock)
     clock.at -= 3600  # and it was not revoked yet
     with pytest.raises(Unauthorized, match="revoked"):
         asyncio.run(auth.identify(plain.encode()))
+    clock.at += 3600
+    assert auth.recall(plain.encode()) is None
 
 
 def test_what_is_remembered_has_a_bound(keys: Door, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,31 @@ def test_what_can_never_pass_is_not_to_be_tried_again(prompt: int, hint: str) ->
     assert refused(error) == {"x-should-retry": "false"}
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_who_may_send_no_requests_is_told_so(failing: bool) -> None:
+    desk = Desk(default=Limits(requests_per_minute=0, tokens_per_minute=100))
+    desk.store.failing = failing
+    with pytest.raises(RateLimited, match="No requests are allowed for user 'a'") as error:
+        desk.admit()
+    assert refused(error) == {"x-should-retry": "false"}
+
+
+def test_of_two_limits_that_are_reached_the_requests_are_told() -> None:
+    desk = Desk(default=Limits(requests_per_minute=1, tokens_per_minute=300))
+    desk.admit()
+    with pytest.raises(RateLimited, match="The limit of 1 requests a minute"):
+        desk.admit()
+
+
+def test_what_nothing_limits_is_not_counted() -> None:
+    """Or settling it would be one more call of the store."""
+    desk = Desk(default=Limits(requests_per_minute=2))
+    reservation = desk.admit()
+    assert (desk.used("user:a", "requests"), desk.used("user:a", "tokens")) == (1, 0)
+    reservation.settle(17, 0)
+    assert (desk.used("user:a", "requests"), desk.used("user:a", "tokens")) == (1, 0)
+
+
 def test_users_may_have_rules_of_their_own_and_a_reload_changes_them() -> None:
     desk = Desk(default=TIGHT, users={"vip": Limits()})
     for _ in range(5):

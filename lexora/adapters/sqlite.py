@@ -36,10 +36,10 @@ _MANY = 100
 _INSERT_MANY = _INSERT + ", ".join([_ROW] * _MANY)
 
 # What has been forwarded in a window, by whoever asked. A request's id begins with its time in milliseconds and is the
-# table's key: what is older is not even read. TOTAL adds as floats do and so never overflows.
+# table's key: what is outside is not even read. TOTAL adds as floats do and so never overflows.
 _SPENT = """
 SELECT user_id, key_id, count(*), total(tokens_in) + total(tokens_out), total(cost_usd) FROM requests
-WHERE request_id >= ? AND created_at >= ? AND created_at < ? AND attempts > 0 GROUP BY user_id, key_id
+WHERE request_id >= ? AND request_id < ? AND attempts > 0 GROUP BY user_id, key_id
 """
 
 # How long a write waits while another program holds the file. Answers are written by the event loop, and while records
@@ -131,7 +131,7 @@ class SqliteRecords:
         begins_at = _WINDOWS[window.partition(":")[0]](ends_at - 1).begins_at
         try:
             with closing(sqlite3.connect(self._path, timeout=_PATIENCE_SECONDS)) as connection:
-                rows = connection.execute(_SPENT, (first_id(begins_at), begins_at, ends_at)).fetchall()
+                rows = connection.execute(_SPENT, (first_id(begins_at), first_id(ends_at))).fetchall()
         except sqlite3.Error as error:
             raise OSError(f"{self._path}: {error}") from None
         sums: defaultdict[str, Amounts] = defaultdict(Amounts)

@@ -151,8 +151,10 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     """What was not forwarded has used nothing."""
     now = 1_795_262_410.0  # 2026-11-21 12:00:10 UTC
     used = {"attempts": 1, "tokens_in": 3, "tokens_out": 4, "cost_usd": 0.5, "user_id": "a"}
-    sent = records(used, {**used, "key_id": "k"}, used, used, used, {**used, "user_id": None, "cost_usd": None})
-    times = (now, now - 9, now - 60, now - 86_400, now - 86_400 * 40, now)
+    later = {**used, "user_id": "later"}  # in the next minute, of the same month
+    nobody = {**used, "user_id": None, "cost_usd": None}
+    sent = records(used, {**used, "key_id": "k"}, used, used, used, nobody, later)
+    times = (now, now - 9, now - 60, now - 86_400, now - 86_400 * 40, now, now + 50)
     ids = RequestIds(1)
     for record, created_at in zip(sent, times, strict=True):
         record.request_id, record.created_at = ids.new(created_at), created_at
@@ -166,7 +168,7 @@ def test_what_is_spent_of_the_windows_is_known_by_user_and_key_and_in_all(path: 
     assert of_minute["user:"].tokens == 7
     assert of_day["user:a"].nanodollars == 1_500_000_000
     assert of_day["key:k"].nanodollars == 500_000_000
-    assert of_month["all"].nanodollars == 2_000_000_000
+    assert of_month["all"].nanodollars == 2_500_000_000
     assert set(of_minute) == {"all", "user:a", "user:", "key:k"}
 
 

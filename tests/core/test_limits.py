@@ -89,7 +89,10 @@ def test_headers_say_what_is_left() -> None:
     assert dict(desk.admit().headers)[b"x-ratelimit-reset-tokens"] == b"1m0s"
 
 
-def test_the_nearer_of_two_limits_is_told() -> None:
+def test_the_nearer_of_two_limits_is_told_whoever_has_it() -> None:
+    key = Caller("a", "k1", limits=Limits(requests_per_minute=100, tokens_per_minute=4000))
+    headers = dict(Desk(default=TIGHT).admit(caller=key).headers)
+    assert (headers[b"x-ratelimit-limit-requests"], headers[b"x-ratelimit-limit-tokens"]) == (b"3", b"1000")
     desk = Desk(default=TIGHT)
     key = Caller("a", "k1", limits=Limits(tokens_per_minute=400))
     headers = dict(desk.admit(caller=key).headers)

@@ -156,6 +156,14 @@ def test_thoughts_that_are_counted_in_the_total_alone_are_paid_for() -> None:
     assert DIALECT.completion(json.dumps({"choices": [], "usage": wrong}).encode()).usage == Usage(5, 3)
 
 
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+@pytest.mark.parametrize(("count", "most"), [(2**60, 2**53), (-1, 0)])
+def test_counts_beyond_reason_are_bounded(name: str, count: int, most: int) -> None:
+    usage = DIALECT.completion(json.dumps({"choices": [], "usage": {name: count}}).encode()).usage
+    assert usage is not None
+    assert usage.prompt_tokens + usage.completion_tokens == most
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b"null", b"<html>", b'{"choices": null}', b'{"choices": 5}', b"[" * 100_000, b"\xff"]
 )
